@@ -1,0 +1,100 @@
+# One command per thing a developer or CI does. A fresh machine needs python3.11 and make, nothing else.
+#
+#   make .venv    environment with exactly the locked packages (hashes checked), the project editable
+#   make test     lint, types, import rules, then every test against the built wheel
+#   make demo     embedded servers, three parties, live changes, a verified audit log
+#   make bench    side by side with peers
+#   make chaos    kills and cuts at random, for minutes
+#   make lint     the checks of `make test` that need no server
+#   make lock     resolve the dependencies again
+#   make clean    what was built; `make distclean` also the environment
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := build/stamps
+SITE := build/site
+JOBS ?= 2
+PYTEST_ARGS ?=
+LOCK_ARGS ?=
+
+SOURCES := $(shell find connector schemas config -type f -not -name '*.pyc' -not -path '*/__pycache__/*' 2>/dev/null)
+CHECKED := $(SOURCES) $(shell find tests -name '*.py' 2>/dev/null) pyproject.toml requirements.lock
+
+.PHONY: all demo test lint bench chaos lock clean distclean
+all: test
+
+# The environment -----------------------------------------------------------------------------------------------
+
+$(VENV)/ready: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+.PHONY: .venv
+.venv: $(VENV)/ready
+
+# Checks --------------------------------------------------------------------------------------------------------
+
+$(STAMPS)/lint: $(VENV)/ready $(CHECKED)
+	mkdir -p $(STAMPS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	touch $@
+
+$(STAMPS)/types: $(VENV)/ready $(CHECKED)
+	mkdir -p $(STAMPS)
+	$(BIN)/mypy
+	touch $@
+
+$(STAMPS)/imports: $(VENV)/ready $(SOURCES) pyproject.toml
+	mkdir -p $(STAMPS)
+	PYTHONPATH=. $(BIN)/lint-imports
+	touch $@
+
+lint: $(STAMPS)/lint $(STAMPS)/types $(STAMPS)/imports
+
+# Tests ---------------------------------------------------------------------------------------------------------
+
+# The wheel, unpacked where only the tests look. It comes before the editable project on the path, so what is tested
+# is what would be shipped; tests/unit/test_package.py proves it.
+$(SITE)/ready: $(VENV)/ready $(SOURCES) LICENSE
+	rm -rf build/wheel $(SITE)
+	$(BIN)/python -m build --quiet --wheel --no-isolation --outdir build/wheel
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-index --target $(SITE) build/wheel/*.whl
+	touch $@
+
+# PYTHONSAFEPATH: `python -m connector` in a child would otherwise find the checkout first, in its working directory.
+TESTED := PYTHONPATH=$(CURDIR)/$(SITE) PYTHONSAFEPATH=1 CONNECTOR_TESTED_SITE=$(CURDIR)/$(SITE)
+
+test: lint $(SITE)/ready
+	$(TESTED) $(BIN)/pytest -n $(JOBS) --dist loadscope -m 'not bench and not chaos' --cov --cov-report=term $(PYTEST_ARGS)
+
+chaos: $(SITE)/ready
+	$(TESTED) $(BIN)/pytest -m chaos $(PYTEST_ARGS)
+
+bench: $(VENV)/ready
+	$(BIN)/pytest -m bench -p no:randomly -s --timeout 3600 $(PYTEST_ARGS)
+
+demo: $(VENV)/ready
+	$(BIN)/connector demo
+
+# The lock ------------------------------------------------------------------------------------------------------
+
+# Without a header: uv would write its command line there. What is locked stays unless LOCK_ARGS=--upgrade.
+lock: $(VENV)/ready
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --extra dev $(LOCK_ARGS) pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	find connector tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

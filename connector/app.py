@@ -1,0 +1,165 @@
+"""The composition root: the only place that names concrete classes for a configuration.
+
+`run` runs the daemon; `worker_main` is what each worker process runs; `open_party` builds one party.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from connector import config as configuration
+from connector import logs
+from connector.capture.postgres.pull import KitCalls, PullSource, SlotSettings
+from connector.capture.postgres.stream_source import StreamSource
+from connector.capture.signals import Route, Routes
+from connector.config import Config
+from connector.errors import ConfigError, UsageError
+from connector.events import Position, SourceIdentity
+from connector.mapping import document as mapping_document
+from connector.mapping.program import Program, ProgramOptions, compile_entity
+from connector.runtime.ports import Limits, Source, View
+from connector.runtime.supervisor import Supervisor
+from connector.runtime.worker import Worker
+from connector.staging import offsets, session
+from connector.staging.party import PartyStaging, Report, write_report
+from connector.staging.plan import DigestKeys, EntityPlan
+from connector.view.postgres import PostgresView
+
+# The schema that the kit makes its functions in.
+KIT_SCHEMA = "sipol"
+
+
+@dataclass(frozen=True)
+class PostgresParty:
+    """One party with a PostgreSQL source, as a worker needs it."""
+
+    name: str
+    parpol_id: int
+    jenis: str
+    staging_dsn: str
+    source_dsn: str
+    source: configuration.Source
+    settings: configuration.Limits
+    plans: Mapping[str, tuple[EntityPlan, View]]
+    routes: Routes
+    digest_keys: DigestKeys
+
+    @property
+    def limits(self) -> Limits:
+        given = self.settings
+        return Limits(
+            given.batch_rows, given.copy_rows, given.keys_in_memory, given.poll_s, given.delete_share_max,
+            given.lag_warn_mb << 20,
+        )  # fmt: skip
+
+    def open_staging(self) -> PartyStaging:
+        return PartyStaging(self.staging_dsn, self.name, self.parpol_id, self.jenis, self.digest_keys)
+
+    def report(self, report: Report) -> None:
+        """Say how the worker fares, through a session of its own: it may have no other."""
+        with closing(session.connect(self.staging_dsn, f"connector {self.name}")) as conn, session.translated("reporting"):
+            offsets.register(conn, self.name, self.parpol_id, self.jenis)
+            write_report(conn, self.name, report)
+
+    def open_view(self) -> PostgresView:
+        return PostgresView(
+            self.source_dsn, application=f"sipol connector {self.name}",
+            statement_timeout_s=self.settings.statement_timeout_s, cell_bytes_max=self.settings.cell_bytes_max,
+        )  # fmt: skip
+
+    def open_source(
+        self, stored: Position | None, identity: SourceIdentity | None, wait: Callable[[float], bool]
+    ) -> Source:
+        source, limits = self.source, self.settings
+        settings = SlotSettings(
+            self.source_dsn, f"sipol connector {self.name}", source.slot, source.publication, self.routes,
+            limits.keys_in_memory, limits.poll_s, limits.statement_timeout_s,
+        )  # fmt: skip
+        if source.capture == "stream":
+            return StreamSource(settings, stored, identity, wait)
+        return PullSource(settings, KitCalls(KIT_SCHEMA, source.slot), stored, identity, wait)
+
+
+def open_party(config: Config, name: str, staging_dsn: str) -> PostgresParty:
+    """Build one party from the configuration and its mapping.
+
+    Raises:
+        UsageError: no such party, or its mapping has problems.
+    """
+    if name not in config.parties:
+        raise UsageError(f"there is no party {name}", hint=f"the configuration has: {', '.join(config.parties)}")
+    party = config.parties[name]
+    programs = compile_party(party)
+    plans = {entity: (_plan(name, party.parpol_id, program), _view(program)) for entity, program in programs.items()}
+    return PostgresParty(
+        name, party.parpol_id, party.jenis, staging_dsn, party.source.dsn.reveal(), party.source, party.limits,
+        plans, routes(programs), digest_keys(config),
+    )  # fmt: skip
+
+
+def compile_party(party: configuration.Party) -> dict[str, Program]:
+    """The party's mapping file as programs, by entity, in the file's order."""
+    document = mapping_document.load(party.mapping)
+    if document.party != party.name:
+        raise ConfigError(
+            f"the mapping is for party {document.party}", place=str(party.mapping),
+            hint=f"parties.{party.name}.mapping names the wrong file, or its `party:` is wrong",
+        )  # fmt: skip
+    options = ProgramOptions(parpol_id=party.parpol_id, jenis=party.jenis)
+    return {entity: compile_entity(document, entity, options) for entity in document.entities}
+
+
+def _plan(party: str, parpol_id: int, program: Program) -> EntityPlan:
+    return EntityPlan(
+        party, parpol_id, program.entity, len(program.inputs), len(program.key), program.columns, program.select,
+        program.params, program.mapping_version, program.mapping_digest,
+    )  # fmt: skip
+
+
+def _view(program: Program) -> View:
+    return View(program.view, program.key, program.inputs)
+
+
+def routes(programs: Mapping[str, Program]) -> Routes:
+    """Which entities a change of each base table touches."""
+    found: dict[tuple[str, str], tuple[Route, ...]] = {}
+    for entity, program in programs.items():
+        for lineage in program.lineage:
+            route = Route(
+                entity,
+                # In the order of the view's key, whatever the mapping's.
+                tuple((column, lineage.key[column]) for column in program.key) if lineage.key else (),
+                tuple(lineage.match.items()),
+            )
+            found[lineage.table] = (*found.get(lineage.table, ()), route)
+    return found
+
+
+def digest_keys(config: Config) -> DigestKeys:
+    if config.digest.key is None:
+        raise ConfigError(
+            "digest.key is missing", place=str(config.path), hint="`connector digest keygen` makes one; KPU keeps it"
+        )
+    return DigestKeys.derive(config.digest.key.reveal().encode())
+
+
+def run(config: Config, staging_dsn: str, parties: list[str], *, once: bool, log_format: str = "console") -> bool:
+    """Run the daemon. True where every party ended as asked."""
+    return Supervisor(_Start(config.path, staging_dsn, log_format), parties, once=once).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What a worker process is given; a secret is never in it, each worker looks its own up."""
+
+    config: Path
+    staging_dsn: str
+    log_format: str
+
+    def __call__(self, party: str, daemon: str, once: bool, wait: Callable[[float], bool]) -> bool:
+        logs.setup("json" if self.log_format == "json" else "console", party=party)
+        config = configuration.load(self.config)
+        return Worker(open_party(config, party, self.staging_dsn), daemon=daemon, wait=wait, once=once).run()

@@ -1,0 +1,48 @@
+"""`connector kit PARTY`: the SQL that the party's DBA reviews and runs, or takes it back with."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from connector.capture.postgres.kit import kit_remove_sql, kit_sql
+from connector.cli.options import Globals, JsonOption, given
+from connector.cli.output import Answer, run_verb
+from connector.mapping import document
+from connector.ops.check import MODES, capture_mode
+from connector.ops.kit import kit_request
+
+
+class ModeName(Enum):
+    PULL = "pull"
+    STREAM = "stream"
+
+
+def register(app: typer.Typer) -> None:
+    @app.command("kit")
+    def kit(  # noqa: PLR0913 - one parameter for each option
+        ctx: typer.Context,
+        party: Annotated[str, typer.Argument(help="The party's name in the configuration.")],
+        mode: Annotated[ModeName | None, typer.Option(help="Default: `capture` of the configuration.")] = None,
+        remove: Annotated[bool, typer.Option("--remove", help="The SQL that takes the kit back.")] = False,
+        reader: Annotated[str | None, typer.Option(help="Role that KPU logs in as. Default: the dsn's user.")] = None,
+        accept_risk: Annotated[
+            bool, typer.Option(help="Warn, not refuse: stream beside other data, old minor version, identity FULL.")
+        ] = False,
+        json: JsonOption = False,
+    ) -> None:
+        """Print the SQL that opens a party's database to the connector. Needs no connection."""
+        chosen = None if mode is None else mode.value
+        run_verb("kit", json, lambda: _kit(given(ctx), party, chosen, remove, reader, accept_risk))
+
+
+def _kit(options: Globals, name: str, mode: str | None, remove: bool, reader: str | None, accept_risk: bool) -> Answer:
+    party = options.load(check_secrets=False).party(name)
+    mapping = document.load(party.mapping)
+    chosen = MODES[mode] if mode else capture_mode(party)
+    request = kit_request(party, mapping, chosen, reader=reader, accept_risk=accept_risk)
+    text = kit_remove_sql(request) if remove else kit_sql(request)
+    what = "takes back the kit" if remove else f"mode {chosen}"
+    return Answer(f"SQL for the DBA of {name}, {what}: reader {request.reader}, slot {request.slot}", text=text)

@@ -1,0 +1,570 @@
+"""connector.yaml, read and checked whole: after `load` nobody re-validates.
+
+All problems are reported at once, each with `file:line:column`. Secrets stay outside: a `Secret` holds the name of a
+variable or file, never the text, and looks it up each time it is used (so a rotated password needs no restart).
+pydantic stays inside this module. No sockets, no logging.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, assert_never
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from connector.errors import ConfigError
+from connector.yamlpos import Node, Place, Problem, Table, closest, in_order, place_at, plain, read, shown, walk
+
+# Which ways to follow each engine this version has.
+CAPTURES: Mapping[str, tuple[str, ...]] = {"postgresql": ("pull", "stream")}
+
+PARTY_NAME = r"[a-z][a-z0-9_]{0,30}"
+SLOT_NAME = r"[a-z0-9_]{1,63}"  # what PostgreSQL allows for a replication slot
+
+# A dsn or a PEM key; a larger file is not a secret but a mistake.
+SECRET_BYTES_MAX = 65_536
+
+_REFERENCE = re.compile(r"\$\{(env|file):([^{}]+)\}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# `password=`, `sslpassword=` and their like in any of the three spellings of a dsn, and `user:password@`.
+_PASSWORD = re.compile(r"(?:password|passwd|pwd)\s*=|://[^@]*:[^@]+@", re.IGNORECASE)
+
+
+# ------------------------------------------------------------------------------------------------- values
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secret:
+    """A reference to a text that must not be shown. `reveal` is the only way to the text."""
+
+    kind: Literal["env", "file", "literal"]
+    name: str
+
+    @classmethod
+    def literal(cls, text: str) -> Secret:
+        """A text that needs no hiding place: a dsn without a password, or what a test or the demo made itself."""
+        return cls("literal", text)
+
+    @property
+    def reference(self) -> str:
+        """What may be shown: `${env:NAME}`, `${file:PATH}` or a mask."""
+        return "(hidden)" if self.kind == "literal" else f"${{{self.kind}:{self.name}}}"
+
+    def reveal(self) -> str:
+        """The text, as it is now.
+
+        Raises:
+            ConfigError: the variable or file is gone, empty, or open to others.
+        """
+        found = _look_up(self)
+        if isinstance(found, _Refusal):
+            raise ConfigError(found.message, hint=found.hint, place=self.reference)
+        return found
+
+    def __repr__(self) -> str:
+        return f"Secret({self.reference})"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec)
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """Our own database: exactly one of the two is set."""
+
+    dsn: Secret | None = None
+    embedded: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """`key` signs checkpoints (Ed25519)."""
+
+    key: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """`key` keys the row digests and nik_hmac; KPU alone holds it."""
+
+    key: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """How a party's database is reached and followed."""
+
+    engine: str
+    dsn: Secret
+    capture: str
+    slot: str
+    publication: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds for one party, so that it cannot exhaust us and we cannot harm it."""
+
+    batch_rows: int = 20_000  # keys per staging transaction: about a second of upserts on two cores
+    poll_s: float = 1.0
+    lag_warn_mb: int = 1_024
+    lag_drop_mb: int = 8_192  # past this our slot is dropped rather than the party's disk filled
+    delete_share_max: float = 0.10
+    copy_rows: int = 50_000
+    cell_bytes_max: int = 1_048_576
+    keys_in_memory: int = 250_000
+    window_mb: int = 32  # half a second of decoding where it was measured
+    statement_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """One political party and its database."""
+
+    name: str
+    parpol_id: int
+    mapping: Path
+    source: Source
+    jenis: str = "NASIONAL"
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole, checked configuration."""
+
+    path: Path
+    staging: Staging
+    audit: Audit
+    digest: Digest
+    parties: Mapping[str, Party]
+
+    def party(self, name: str) -> Party:
+        """The party called `name`.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if name in self.parties:
+            return self.parties[name]
+        raise ConfigError(f"no party `{shown(name)}` in {self.path}", hint=closest(name, self.parties))
+
+
+# ------------------------------------------------------------------------------------------------- shape
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class _Staging(_Model):
+    dsn: str | None = None
+    embedded: str | None = None
+
+
+class _Key(_Model):
+    key: str | None = None
+
+
+class _Source(_Model):
+    engine: Literal["postgresql", "mariadb", "mysql", "sqlite", "mssql", "oracle"]
+    dsn: str
+    capture: Literal["pull", "stream", "outbox", "cursor", "diff", "debezium"]
+    slot: Annotated[str, Field(pattern=f"^{SLOT_NAME}$")] | None = None
+    publication: Annotated[str, Field(pattern=f"^{SLOT_NAME}$")] | None = None
+
+
+class _Limits(_Model):
+    batch_rows: Annotated[int, Field(ge=1, le=1_000_000)] = Limits().batch_rows
+    poll_s: Annotated[float, Field(ge=0.01, le=3_600)] = Limits().poll_s
+    lag_warn_mb: Annotated[int, Field(ge=1, le=10_000_000)] = Limits().lag_warn_mb
+    lag_drop_mb: Annotated[int, Field(ge=1, le=10_000_000)] = Limits().lag_drop_mb
+    delete_share_max: Annotated[float, Field(ge=0, le=1)] = Limits().delete_share_max
+    copy_rows: Annotated[int, Field(ge=1, le=10_000_000)] = Limits().copy_rows
+    cell_bytes_max: Annotated[int, Field(ge=64, le=268_435_456)] = Limits().cell_bytes_max
+    keys_in_memory: Annotated[int, Field(ge=1, le=100_000_000)] = Limits().keys_in_memory
+    window_mb: Annotated[int, Field(ge=1, le=4_096)] = Limits().window_mb
+    statement_timeout_s: Annotated[float, Field(ge=0.1, le=86_400)] = Limits().statement_timeout_s
+
+
+class _Party(_Model):
+    parpol_id: Annotated[int, Field(ge=1, le=32_767)]
+    mapping: Annotated[str, Field(min_length=1)]
+    source: _Source
+    jenis: Literal["NASIONAL", "LOKAL_ACEH"] = "NASIONAL"
+    limits: _Limits = _Limits()
+
+
+class _Config(_Model):
+    staging: _Staging
+    audit: _Key = _Key()
+    digest: _Key = _Key()
+    parties: dict[str, _Party] = Field(default_factory=dict)
+
+
+# ------------------------------------------------------------------------------------------------- load
+
+
+def load(path: Path, *, check_secrets: bool = True) -> Config:
+    """Read and check a configuration.
+
+    Args:
+        path: connector.yaml; files it names are relative to its folder.
+        check_secrets: also look up every variable and file that is named for a secret. False for work that needs
+            no secret, such as printing a kit.
+
+    Raises:
+        ConfigError: with every problem found, as `file:line:column: message; what to do`.
+    """
+    reading = read(path)
+    problems = list(reading.problems)
+    if isinstance(reading.root, Table):
+        built = _build(path, reading.root, check_secrets, problems)
+        if built is not None and not problems:
+            return built
+    elif reading.root is not None:
+        problems.append(Problem(reading.root.place, "the configuration must be a table of keys"))
+    found = in_order(problems)
+    assert found, "neither a configuration nor a problem"
+    if reading.root is None and not found[0].place.line:
+        raise ConfigError(found[0].message, place=str(path), hint=_HINT_NO_FILE)
+    count = "one problem" if len(found) == 1 else f"{len(found)} problems"
+    raise ConfigError(f"{count} in the configuration", place=str(path), problems=_texts(found))
+
+
+_HINT_NO_FILE = "name a configuration with --config or CONNECTOR_CONFIG"
+
+
+def _texts(problems: tuple[Problem, ...]) -> tuple[str, ...]:
+    return tuple(str(problem) for problem in problems)
+
+
+def _build(path: Path, root: Table, check_secrets: bool, problems: list[Problem]) -> Config | None:
+    """The configuration, or None; what is wrong is added to `problems`."""
+    problems += _character_problems(root)
+    problems += _reference_problems(root)
+    model: _Config | None = None
+    try:
+        model = _Config.model_validate(plain(root))
+    except ValidationError as exc:
+        problems += [_problem_of(details, root) for details in exc.errors(include_url=False, include_input=False)]
+    problems += _name_problems(root)
+    secrets = _Secrets(root, path.parent, problems)
+    staging_dsn = secrets.take(("staging", "dsn"), literal=True)
+    audit_key = secrets.take(("audit", "key"), literal=False)
+    digest_key = secrets.take(("digest", "key"), literal=False)
+    party_dsns = {name: secrets.take(("parties", name, "source", "dsn"), literal=True) for name in _party_names(root)}
+    if check_secrets:
+        secrets.check()
+    if model is None:
+        return None
+    problems += _rule_problems(model, root)
+    parties: dict[str, Party] = {}
+    for name, party in model.parties.items():
+        dsn = party_dsns.get(name)
+        if dsn is not None:
+            parties[name] = _party(name, party, dsn, path.parent)
+    problems += _file_problems(parties, root)
+    problems += _same_source_problems(parties, root, secrets)
+    embedded = None if model.staging.embedded is None else path.parent / model.staging.embedded
+    return Config(path, Staging(staging_dsn, embedded), Audit(audit_key), Digest(digest_key), parties)
+
+
+def _party(name: str, model: _Party, dsn: Secret, folder: Path) -> Party:
+    source = Source(
+        engine=model.source.engine,
+        dsn=dsn,
+        capture=model.source.capture,
+        slot=model.source.slot or f"sipol_{name}",
+        publication=model.source.publication or f"sipol_{name}",
+    )
+    limits = Limits(**model.limits.model_dump())
+    return Party(name, model.parpol_id, folder / model.mapping, source, model.jenis, limits)
+
+
+def _party_names(root: Table) -> tuple[str, ...]:
+    parties = root.get("parties")
+    return parties.keys() if isinstance(parties, Table) else ()
+
+
+# ------------------------------------------------------------------------------------------------- problems
+
+
+def _character_problems(root: Table) -> Iterator[Problem]:
+    for leaf in walk(root):
+        if not leaf.text.isprintable():
+            yield Problem(leaf.place, "a control character in a value", "write the value on one line")
+
+
+def _reference_problems(root: Table) -> Iterator[Problem]:
+    """A `${...}` where none is looked up would be taken as the text itself."""
+    allowed = {place_at(root, path) for path in _secret_paths(root)}
+    for leaf in walk(root):
+        if "${" in leaf.text and leaf.place not in allowed:
+            yield Problem(leaf.place, "`${...}` is looked up for a dsn or a key only", "write the value itself")
+
+
+def _secret_paths(root: Table) -> Iterator[tuple[str, ...]]:
+    yield from (("staging", "dsn"), ("audit", "key"), ("digest", "key"))
+    yield from (("parties", name, "source", "dsn") for name in _party_names(root))
+
+
+def _name_problems(root: Table) -> Iterator[Problem]:
+    for name in _party_names(root):
+        if not re.fullmatch(PARTY_NAME, name):
+            place = place_at(root, ("parties", name), key=True)
+            hint = "a small letter, then up to 30 small letters, digits or _"
+            yield Problem(place, f"`{shown(name)}` cannot be a party's name", hint)
+
+
+def _rule_problems(model: _Config, root: Table) -> Iterator[Problem]:
+    """What no single value shows."""
+    if (model.staging.dsn is None) == (model.staging.embedded is None):
+        yield Problem(place_at(root, ("staging",), key=True), "`staging` needs either `dsn` or `embedded`")
+    owners: dict[int, str] = {}
+    for name, party in model.parties.items():
+        first = owners.setdefault(party.parpol_id, name)
+        if first != name:
+            message = f"`parpol_id` {party.parpol_id} is taken by the party `{shown(first)}`"
+            yield Problem(place_at(root, ("parties", name, "parpol_id")), message, "each party has its own")
+        yield from _source_rules(name, party, root)
+
+
+def _source_rules(name: str, party: _Party, root: Table) -> Iterator[Problem]:
+    engine, capture = party.source.engine, party.source.capture
+    at = ("parties", name, "source")
+    if engine not in CAPTURES:
+        hint = f"it can follow: {', '.join(CAPTURES)}"
+        yield Problem(place_at(root, (*at, "engine")), f"this version cannot follow `{engine}` yet", hint)
+    elif capture not in CAPTURES[engine]:
+        hint = f"for {engine} there is: {', '.join(CAPTURES[engine])}"
+        yield Problem(place_at(root, (*at, "capture")), f"this version has no `{capture}` for {engine} yet", hint)
+    if party.limits.lag_drop_mb <= party.limits.lag_warn_mb:
+        place = place_at(root, ("parties", name, "limits", "lag_drop_mb"), key=True)
+        message = f"`lag_drop_mb` ({party.limits.lag_drop_mb}) must exceed `lag_warn_mb` ({party.limits.lag_warn_mb})"
+        yield Problem(place, message)
+
+
+def _file_problems(parties: Mapping[str, Party], root: Table) -> Iterator[Problem]:
+    for name, party in parties.items():
+        if not party.mapping.is_file():
+            hint = "the path is relative to the configuration's folder"
+            yield Problem(place_at(root, ("parties", name, "mapping")), "there is no such mapping file", hint)
+
+
+def _same_source_problems(parties: Mapping[str, Party], root: Table, secrets: _Secrets) -> Iterator[Problem]:
+    """Two parties on one slot would take each other's signals away. Slot names are unique per server, not database."""
+    seen: dict[tuple[str, ...], str] = {}
+    for name, party in parties.items():
+        found = secrets.texts.get(party.source.dsn)
+        if found is None or party.source.engine != "postgresql":
+            continue
+        place = place_at(root, ("parties", name, "source", "dsn"))
+        try:
+            parts = conninfo_to_dict(found)
+        except psycopg.ProgrammingError:  # its message quotes the dsn
+            hint = "postgresql://user@host:5432/database, or host=... dbname=... user=..."
+            yield Problem(place, f"{party.source.dsn.reference} is not a PostgreSQL connection string", hint)
+            continue
+        server = tuple(str(parts.get(word, "")) for word in ("service", "host", "hostaddr"))
+        first = seen.setdefault((*server, str(parts.get("port", "5432")), party.source.slot), name)
+        if first != name:
+            message = f"the slot `{party.source.slot}` on this server is already the party `{shown(first)}`'s"
+            yield Problem(place, message, "each party has its own slot")
+
+
+# ------------------------------------------------------------------------------------------------- secrets
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    message: str
+    hint: str = ""
+
+
+class _Secrets:
+    """Collects the references of one file and checks them in one go."""
+
+    def __init__(self, root: Table, folder: Path, problems: list[Problem]) -> None:
+        self.texts: dict[Secret, str] = {}
+        self._root = root
+        self._folder = folder
+        self._problems = problems
+        self._taken: list[tuple[Secret, Place]] = []
+
+    def take(self, path: tuple[str, ...], *, literal: bool) -> Secret | None:
+        """The secret at `path`; `literal` allows a dsn that carries no password."""
+        text = _text_at(self._root, path)
+        if text is None:
+            return None
+        place = place_at(self._root, path)
+        secret = _secret(text, self._folder, literal)
+        if isinstance(secret, _Refusal):
+            self._problems.append(Problem(place, f"`{path[-1]}`: {secret.message}", secret.hint))
+            return None
+        self._taken.append((secret, place))
+        return secret
+
+    def check(self) -> None:
+        """Look each secret up once."""
+        for secret, place in self._taken:
+            found = _look_up(secret)
+            if isinstance(found, _Refusal):
+                self._problems.append(Problem(place, found.message, found.hint))
+            else:
+                self.texts[secret] = found
+
+
+def _text_at(root: Table, path: tuple[str, ...]) -> str | None:
+    node: Node | None = root
+    for step in path:
+        node = node.get(step) if isinstance(node, Table) else None
+    return None if node is None or isinstance(node, Table) or not hasattr(node, "text") else node.text
+
+
+def _secret(text: str, folder: Path, literal: bool) -> Secret | _Refusal:
+    match = _REFERENCE.fullmatch(text)
+    if match and match[1] == "env":
+        if _VARIABLE.fullmatch(match[2]):
+            return Secret("env", match[2])
+        return _Refusal("that is no name of a variable", "${env:NAME}")
+    if match:
+        return Secret("file", str(folder / Path(match[2]).expanduser()))
+    if "${" in text:
+        return _Refusal("not a reference I know", "${env:NAME} or ${file:PATH}, and nothing around it")
+    if not literal:
+        return _Refusal("a key does not belong in this file", "${env:NAME} or ${file:PATH}")
+    if not text:
+        return _Refusal("empty", "${env:NAME}, ${file:PATH}, or a dsn without a password")
+    if _PASSWORD.search(_unescaped(text)):
+        return _Refusal("a password does not belong in this file", "move the whole dsn to ${env:NAME} or ${file:PATH}")
+    return Secret.literal(text)
+
+
+def _unescaped(text: str) -> str:
+    """Percent signs undone, so that `pass%77ord=` does not slip through."""
+    return re.sub(r"%([0-9A-Fa-f]{2})", lambda match: chr(int(match[1], 16)), text)
+
+
+def _look_up(secret: Secret) -> str | _Refusal:
+    match secret.kind:
+        case "literal":
+            found: str | _Refusal = secret.name
+        case "env":
+            hint = f"export {secret.name}=..."
+            found = os.environ.get(secret.name, _Refusal(f"the variable {secret.name} is not set", hint))
+        case "file":
+            found = _read_file(Path(secret.name))
+        case _:
+            assert_never(secret.kind)
+    if isinstance(found, str) and not found.strip():
+        return _Refusal(f"{secret.reference} is empty")
+    return found
+
+
+def _read_file(path: Path) -> str | _Refusal:
+    name = shown(str(path), 160)
+    try:
+        # Not blocking: opening a pipe that nobody writes to would hang the start.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            refusal = _file_refusal(status, name)
+            content = b"" if refusal else file.read(SECRET_BYTES_MAX + 1)
+    except FileNotFoundError:
+        return _Refusal(f"there is no file {name}", "the path is relative to the configuration's folder")
+    except OSError as exc:
+        return _Refusal(f"the file {name} cannot be read ({os.strerror(exc.errno or 0)})")
+    if refusal:
+        return refusal
+    if len(content) > SECRET_BYTES_MAX:
+        return _Refusal(f"the file {name} is larger than {SECRET_BYTES_MAX} bytes")
+    try:
+        text = content.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        return _Refusal(f"the file {name} is not UTF-8 text")
+    return _Refusal(f"the file {name} holds a NUL character") if "\0" in text else text
+
+
+def _file_refusal(status: os.stat_result, name: str) -> _Refusal | None:
+    if not stat.S_ISREG(status.st_mode):
+        return _Refusal(f"{name} is not a regular file")
+    # Readable by the group is how services are run (root:connector 0640); readable or writable by others is a leak.
+    if status.st_mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
+        return _Refusal(f"the file {name} is open to other users", f"chmod 600 {name}")
+    return None
+
+
+# ------------------------------------------------------------------------------------------------- pydantic's words
+
+
+def _problem_of(details: ErrorDetails, root: Table) -> Problem:
+    """One pydantic error in our words: it names the key, never the value."""
+    path = details["loc"]
+    key = shown(str(path[-1])) if path else "the configuration"
+    context = details.get("ctx", {})
+    kind = details["type"]
+    if kind == "extra_forbidden":
+        place = place_at(root, path, key=True)
+        return Problem(place, f"unknown key `{key}`", closest(str(path[-1]), _known_keys(path)))
+    if kind == "missing":
+        return Problem(place_at(root, path[:-1], key=True), f"`{key}` is missing")
+    say = _SAYINGS.get(kind)
+    return Problem(place_at(root, path), f"`{key}` {say(context) if say else 'cannot be used (' + kind + ')'}")
+
+
+def _at_least(context: Mapping[str, object]) -> str:
+    return f"must be at least {context.get('ge')}"
+
+
+def _at_most(context: Mapping[str, object]) -> str:
+    return f"must be at most {context.get('le')}"
+
+
+_SAYINGS: Mapping[str, Callable[[Mapping[str, object]], str]] = {
+    "int_parsing": lambda _: "must be a whole number",
+    "int_parsing_size": lambda _: "must be a whole number of a usual size",
+    "int_from_float": lambda _: "must be a whole number",
+    "int_type": lambda _: "must be a whole number",
+    "float_parsing": lambda _: "must be a number",
+    "float_type": lambda _: "must be a number",
+    "finite_number": lambda _: "must be a number",
+    "greater_than_equal": _at_least,
+    "less_than_equal": _at_most,
+    "string_type": lambda _: "must be text",
+    "string_too_short": lambda _: "must not be empty",
+    "string_pattern_mismatch": lambda _: "must be 1 to 63 small letters, digits or _",
+    "literal_error": lambda context: f"must be one of {context.get('expected')}",
+    "model_type": lambda _: "must be a table of keys",
+    "model_attributes_type": lambda _: "must be a table of keys",
+    "dict_type": lambda _: "must be a table of keys",
+}
+
+
+def _known_keys(path: tuple[str | int, ...]) -> tuple[str, ...]:
+    """The keys there are beside the last step of `path`."""
+    match path[:-1]:
+        case ():
+            model: type[_Model] = _Config
+        case ("staging",):
+            model = _Staging
+        case ("audit",) | ("digest",):
+            model = _Key
+        case ("parties", _):
+            model = _Party
+        case ("parties", _, "source"):
+            model = _Source
+        case ("parties", _, "limits"):
+            model = _Limits
+        case _:
+            return ()
+    return tuple(model.model_fields)

@@ -1,0 +1,8 @@
+"""The whole connector at work on one machine, on invented parties, ending with a proof.
+
+Promise: what the last table says was measured; a row that differs from the party's view fails the run; and whatever
+ends the run, no server, process or folder of it stays behind.
+
+`territory` and `people` invent, `alfa` and `beta` are the parties' own databases, `writer` keeps them busy, `site` is
+the servers and the daemon, `oracle` compares, `play` is the order of events.
+"""

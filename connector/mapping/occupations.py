@@ -1,0 +1,57 @@
+"""Occupations that may not join a party: by SIAK code and by words in free text. An indication, never a verdict.
+
+The lists are the domain's: civil servants, army, police, election organisers, village heads (UU 7/2017, PKPU 4/2022 art. 32).
+A word that says "former" or "not" lifts it: `TNI (purn)` may join.
+"""
+
+from __future__ import annotations
+
+from connector.mapping.cells import Fault
+from connector.mapping.sheet import Sheet
+
+# SIAK: 5 PNS, 6 TNI, 7 POLRI, 86 KEPALA DESA. 85 (village staff) is barred from boards only.
+BARRED_CODES = (5, 6, 7, 86)
+
+BARRED_WORDS = (
+    "pns", "cpns", "asn", "pppk", "p3k", "pegawai negeri", "aparatur sipil", "aparatur",
+    "tni", "tentara", "kodim", "koramil", "babinsa",
+    "polri", "polisi", "kepolisian", "brimob", "bhabinkamtibmas",
+    "kpu", "bawaslu", "panwaslu", "panwascam", "dkpp", "kpps", "penyelenggara pemilu",
+    "kepala desa", "kades", "lurah", "keuchik", "geuchik", "wali nagari", "kuwu", "pambakal", "hukum tua",
+)  # fmt: skip
+LIFTING_WORDS = (
+    "purn", "purna", "purnawirawan", "purnabakti", "pensiun", "pensiunan", "mantan", "eks", "ex", "bekas", "veteran",
+    "istri", "isteri", "suami", "anak", "non", "bukan",
+)  # fmt: skip
+
+
+def note(sheet: Sheet, text: str | None, code: str | None, raw_input: str | None) -> Fault:
+    """The finding's condition.
+
+    Args:
+        text: SQL of the mapped occupation.
+        code: SQL of its SIAK code, if mapped.
+        raw_input: the inbox column `text` is taken from unchanged, if it is. Occupations repeat, so the words are then looked
+            for once for each distinct one and joined, at a quarter of the cost.
+    """
+    conditions = []
+    if code is not None:
+        conditions.append(f"{code} in ({', '.join(str(number) for number in BARRED_CODES)})")
+    if raw_input is not None:
+        barred = f"terlarang_{raw_input}"
+        table = sheet.table("kerja", f"select p, {_barred('p')} as dilarang\nfrom (select distinct {raw_input} as p from inbox) k")
+        sheet.join(table, "kerja_j", f"kerja_j.p = {raw_input}", [(barred, "kerja_j.dilarang")])
+        conditions.append(barred)
+    elif text is not None:
+        conditions.append(_barred(text))
+    return " or ".join(conditions), "INDIKASI_PEKERJAAN"
+
+
+def _barred(text: str) -> str:
+    # Only the first characters: an occupation has at most 60, and a hostile cell may have a million.
+    head = f"lower(left({text}, 200))"
+    return f"{head} ~ '{_pattern(BARRED_WORDS)}' and {head} !~ '{_pattern(LIFTING_WORDS)}'"
+
+
+def _pattern(words: tuple[str, ...]) -> str:
+    return rf"\m({'|'.join(word.replace(' ', '[ .]+') for word in words)})\M"

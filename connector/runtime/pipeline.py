@@ -1,0 +1,178 @@
+"""The product on one screen: signals in, the view read again, rows and entry and position applied as one.
+
+    signals -> snapshot that shows them -> for each entity: keys -> what the view says -> staging
+            -> audit entry -> position -> commit -> confirm
+
+What can be read in `Pipeline.apply` is all there is; everything else exists to make those lines true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+
+import structlog
+
+from connector import failpoint
+from connector.capture.signals import KeySet, Signals
+from connector.events import EntityState, EntryKind, key_parts
+from connector.runtime.acts import record
+from connector.runtime.ahead import Ahead
+from connector.runtime.ports import Limits, Source, Wait
+from connector.staging.batch import Batch, Read
+from connector.staging.party import EntityStatus, PartyStaging
+from connector.staging.plan import EntityPlan
+from connector.view.blocks import Block
+from connector.view.postgres import PostgresView, Snapshot, ViewShape
+
+# A gate that stays shut this long is told in the log: somebody's standby is away.
+GATE_WARN_S = 5.0
+_DIRECT = frozenset({EntityState.STREAMING})
+
+
+class Stopped(Exception):
+    """The wait was ended because the worker is to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """An entity as it runs: its statements, and its view as the catalogue shows it."""
+
+    plan: EntityPlan
+    shape: ViewShape
+
+
+class Pipeline:
+    """Applies one party's signals. One thread at a time."""
+
+    def __init__(
+        self, party: str, source: Source, view: PostgresView, staging: PartyStaging, limits: Limits, wait: Wait
+    ) -> None:
+        self._party = party
+        self._source = source
+        self._view = view
+        self._staging = staging
+        self._limits = limits
+        self._wait = wait
+        self._log = structlog.get_logger()
+
+    def apply(self, signals: Signals, entities: Mapping[str, Entity], states: Mapping[str, EntityStatus]) -> None:
+        """Apply whole transactions: all of it or nothing, then confirm.
+
+        Raises:
+            EntityHeld: one entity cannot go on; nothing was written. Hold it and call again.
+        """
+        if signals.empty:
+            self._staging.move_idle(signals.position)
+        else:
+            self._apply(signals, entities, states)
+        failpoint.hit("before_confirm")
+        self._source.confirm(signals.position)
+        failpoint.hit("after_confirm")
+
+    def _apply(self, signals: Signals, entities: Mapping[str, Entity], states: Mapping[str, EntityStatus]) -> None:
+        failpoint.hit("after_read")
+        snapshot = self._see(signals)
+        read = Read(snapshot.position, signals.committed_first, signals.committed_last)
+        try:
+            with self._staging.batch(EntryKind.SIGNALS, read) as batch:
+                for entity, keys in self._touched(signals, entities):
+                    if _direct(states[entity.plan.entity]):
+                        self._apply_keys(batch, entity, keys.slices(self._limits.batch_rows), len(keys))
+                    else:
+                        for part in keys.slices(self._limits.batch_rows):
+                            batch.park(entity.plan, part)
+                for name in signals.whole & entities.keys():
+                    batch.want_rescan(name)
+                seq = record(batch, self._party, signals.position, _span(signals))
+        finally:
+            self._view.end()
+        self._tell(batch, seq, signals)
+
+    def drain(self, entity: Entity, parked: int) -> None:
+        """Read again what was signalled while the entity was held: one batch, under the brake."""
+        snapshot = self._view.begin()
+        try:
+            with self._staging.batch(EntryKind.SIGNALS, Read(snapshot.position)) as batch:
+                slices = self._staging.parked_keys(entity.plan.entity, slice_rows=self._limits.batch_rows)
+                self._apply_keys(batch, entity, slices, parked, ahead=False)
+                batch.unpark(entity.plan)
+                seq = record(batch, self._party, None, {"act": "drain"})
+        finally:
+            self._view.end()
+        self._log.info("parked_keys_applied", entity=entity.plan.entity, keys=parked, audit_seq=seq)
+
+    def _see(self, signals: Signals) -> Snapshot:
+        """A snapshot in which every signalled transaction is visible; waits until there is one."""
+        waited_s, pause_s = 0.0, 0.005
+        while True:
+            snapshot = self._view.begin()
+            if snapshot.shows(signals.xids):
+                return snapshot
+            self._view.end()
+            if waited_s <= GATE_WARN_S < waited_s + pause_s:
+                self._log.warning(
+                    "commit_not_visible", waited_s=round(waited_s, 1), position=signals.position.text,
+                    hint="the party's server waits for a synchronous standby; its change is taken once it shows",
+                )  # fmt: skip
+            if self._wait(pause_s):
+                raise Stopped
+            waited_s, pause_s = waited_s + pause_s, min(pause_s * 2, 0.5)
+
+    def _touched(self, signals: Signals, entities: Mapping[str, Entity]) -> Iterator[tuple[Entity, KeySet]]:
+        """Each touched entity with its keys; those of a joined table's change are looked up in the view."""
+        merged: dict[str, KeySet] = dict(signals.keys)
+        for match, values in signals.matches.items():
+            if match.entity in entities:
+                keys = merged.setdefault(match.entity, KeySet(self._limits.keys_in_memory))
+                for part in values.slices(self._limits.batch_rows):
+                    rows = [key_parts(value, len(match.columns)) for value in part]
+                    for key in self._view.matching(entities[match.entity].shape, match.columns, rows):
+                        keys.add(key)
+        for name, entity in entities.items():  # in the mapping's order, whatever the log's
+            if name in merged and len(merged[name]):
+                yield entity, merged[name]
+
+    def _apply_keys(
+        self, batch: Batch, entity: Entity, slices: Iterator[list[str]], total: int, *, ahead: bool = True
+    ) -> None:
+        if total <= self._limits.batch_rows or not ahead:
+            for part in slices:
+                batch.apply(entity.plan, self._view.fetch(entity.shape, part), part)
+        else:
+            # The next slice is read while staging applies this one: both servers work.
+            with closing(Ahead(self._fetched(entity, slices))) as fetched:
+                for part, blocks in fetched:
+                    batch.apply(entity.plan, blocks, part)
+        failpoint.hit("after_fetch")
+        batch.check_brake(entity.plan, self._limits.delete_share_max)
+
+    def _fetched(self, entity: Entity, slices: Iterator[list[str]]) -> Iterator[tuple[list[str], list[Block]]]:
+        for part in slices:
+            yield part, list(self._view.fetch(entity.shape, part))
+
+    def _tell(self, batch: Batch, seq: int, signals: Signals) -> None:
+        for outcome in batch.outcomes():
+            self._log.info(
+                "batch_committed", entity=outcome.entity, audit_seq=seq, position=signals.position.text,
+                transactions=signals.transactions, signalled=outcome.signalled, read=outcome.read,
+                inserted=outcome.inserted, updated=outcome.updated, unchanged=outcome.unchanged,
+                deleted=outcome.deleted, absent=outcome.absent, quarantined=outcome.quarantined, parked=outcome.parked,
+            )  # fmt: skip
+
+
+def _direct(status: EntityStatus) -> bool:
+    """Whether an entity's signals are applied as they come. A first copy, a hold and a pause park them."""
+    return status.state in _DIRECT or (status.state is EntityState.COPYING and not status.bulk)
+
+
+def _span(signals: Signals) -> dict[str, object]:
+    """When the batch's transactions were committed, by the party's clock."""
+    if signals.committed_first is None or signals.committed_last is None:
+        return {"transactions": signals.transactions}
+    return {
+        "transactions": signals.transactions,
+        "committed_first": signals.committed_first.isoformat(timespec="milliseconds"),
+        "committed_last": signals.committed_last.isoformat(timespec="milliseconds"),
+    }

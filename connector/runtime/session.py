@@ -1,0 +1,209 @@
+"""One connected stretch of a worker's life: signals, copies, parked keys, wishes, and a look around.
+
+Ends with an error of `errors`; `worker` decides what that means.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+
+import structlog
+
+from connector.capture.signals import Signals
+from connector.errors import EntityHeld
+from connector.events import EntityState
+from connector.runtime.acts import act
+from connector.runtime.copy import Copier
+from connector.runtime.pipeline import Pipeline
+from connector.runtime.ports import Party, Source, Wait
+from connector.runtime.shapes import Shapes
+from connector.runtime.wishes import obey
+from connector.staging.party import EntityStatus, Report, Standing, Wish
+
+# How often a running session looks at views' shapes and held entities, its lag, and operators' wishes.
+SHAPES_S, LAG_S, WISHES_S = 5.0, 5.0, 1.0
+# How long to wait for signals where there is nothing else to do; a wish is obeyed that much later at most.
+READ_S = 0.5
+# Changes of a table without a key path come in bursts; the entity is read whole once the burst is over.
+RESCAN_SETTLE_S = 2.0
+
+Entities = Mapping[str, EntityStatus]
+
+
+class Session:
+    """All of one party's connections, and the loop over them."""
+
+    def __init__(
+        self, party: Party, sessions: ExitStack, daemon: str, wait: Wait, progress: Callable[[], None]
+    ) -> None:
+        """Connect and compare positions. `progress` is called when work was done: an error then starts anew."""
+        self._party = party
+        self._daemon = daemon
+        self._wait = wait
+        self._progress = progress
+        self._log = structlog.get_logger()
+        self._staging = sessions.enter_context(closing(party.open_staging()))
+        for plan, _ in party.plans.values():
+            self._staging.prepare(plan)
+        self._source = sessions.enter_context(closing(self._open_source()))
+        view = sessions.enter_context(closing(party.open_view()))
+        bulk_view = sessions.enter_context(closing(party.open_view()))
+        copier = Copier(party.name, view, bulk_view, self._staging, party.limits)
+        self._copier = sessions.enter_context(closing(copier))
+        self._pipeline = Pipeline(party.name, self._source, view, self._staging, party.limits, wait)
+        self._shapes = Shapes(party, view, self._staging)
+        self._pending: Signals | None = None
+        self._due: dict[str, float] = {}
+
+    # -- connecting
+
+    def _open_source(self) -> Source:
+        """Open the source at the stored position, or begin a history where there is none yet."""
+        stored = self._staging.stored()
+        asked = [wish for wish in self._staging.wishes() if wish.verb == "resync" and wish.entity is None]
+        lost = any(status.state is EntityState.NEEDS_RESYNC for status in self._staging.entities().values())
+        if stored.position is None or (lost and asked):
+            source = self._party.open_source(None, None, self._wait)
+            self._begin_history(source, asked)
+            return source
+        return self._party.open_source(stored.position, stored.identity, self._wait)
+
+    def _begin_history(self, source: Source, asked: list[Wish]) -> None:
+        """Start at the source's own position and copy everything; the entry's positions say where."""
+        start = source.start.text
+        facts = {
+            "act": "history_begun", "asked_by": [wish.asked_by for wish in asked],
+            "position_from": start, "position_to": start,
+        }  # fmt: skip
+        with act(self._staging, self._party.name, facts) as batch:
+            self._staging.restart(batch, source.start, source.identity)
+            for plan, _ in self._party.plans.values():
+                self._staging.begin_copy(batch, plan)
+            for wish in asked:
+                self._staging.obeyed(batch, wish, "done")
+        self._log.info("history_begun", position=start, resync=bool(asked))
+
+    # -- running
+
+    def run(self, *, once: bool) -> None:
+        """Work until told to stop; with `once`, until everything that was there is in staging."""
+        self._shapes.look(self._staging.entities(), starting=True)
+        self._report()
+        while not self._wait(0):
+            if self._step():
+                self._progress()
+            elif once and self._settled(self._staging.entities()):
+                return
+
+    def _step(self) -> bool:
+        """One round; False where there was nothing to do."""
+        states = self._staging.entities()
+        worked = self._signals(states)
+        worked |= self._look_around(states)
+        if worked:
+            states = self._staging.entities()
+        return worked | (self._copy(states) or self._drain(states) or self._rescan(states))
+
+    def _signals(self, states: Entities) -> bool:
+        """Take and apply what the source has; wait a little only where there is nothing else to do."""
+        if self._pending is None:
+            busy = any(status.state is EntityState.COPYING for status in states.values())
+            self._pending = self._source.read(0.0 if busy else READ_S)
+        if self._pending is None:
+            return False
+        try:
+            self._pipeline.apply(self._pending, self._shapes.entities, states)
+        except EntityHeld as held:
+            # Nothing was written; with the entity held, its keys will be parked and the others applied.
+            self._hold(held)
+            return True
+        worked = not self._pending.empty
+        self._pending = None
+        return worked
+
+    def _copy(self, states: Entities) -> bool:
+        try:
+            return self._copier.step(self._shapes.entities, states)
+        except EntityHeld as held:
+            self._hold(held)
+            return True
+
+    def _drain(self, states: Entities) -> bool:
+        """Apply the parked keys of an entity that is running again."""
+        for name, count in self._staging.parked().items():
+            if name in self._shapes.entities and states[name].state is EntityState.STREAMING:
+                try:
+                    self._pipeline.drain(self._shapes.entities[name], count)
+                    self._end_brake_off(states[name])
+                except EntityHeld as held:
+                    self._hold(held)
+                return True
+        return False
+
+    def _end_brake_off(self, status: EntityStatus) -> None:
+        if status.brake_off:
+            facts = {"act": "brake_on", "entity": status.entity}
+            with act(self._staging, self._party.name, facts) as batch:
+                self._staging.set_state(batch, status.entity, Standing(EntityState.STREAMING))
+
+    def _rescan(self, states: Entities) -> bool:
+        """Begin a rescan whose burst of reasons is over."""
+        for name, status in states.items():
+            wanted = status.state is EntityState.STREAMING and status.rescan_since is not None
+            if (
+                wanted
+                and name in self._shapes.entities
+                and self._is_due(f"rescan {name}", RESCAN_SETTLE_S, first=False)
+            ):
+                self._due.pop(f"rescan {name}")
+                self._copier.begin(self._shapes.entities[name], "rows may have changed that no key was signalled for")
+                return True
+        return False
+
+    def _settled(self, states: Entities) -> bool:
+        if self._pending is not None:
+            return False
+        if any(status.state is EntityState.COPYING or status.rescan_since is not None for status in states.values()):
+            return False
+        running = {name for name, status in states.items() if status.state is EntityState.STREAMING}
+        return not (self._staging.parked().keys() & running)
+
+    # -- looking around
+
+    def _look_around(self, states: Entities) -> bool:
+        worked = False
+        if self._is_due("wishes", WISHES_S):
+            for wish in self._staging.wishes():
+                self._copier.close()
+                obey(wish, self._party.name, self._staging, self._shapes.entities)
+                worked = True
+        if self._is_due("shapes", SHAPES_S):
+            worked |= self._shapes.look(states)
+        if self._is_due("lag", LAG_S):
+            self._report()
+        return worked
+
+    def _is_due(self, what: str, every_s: float, *, first: bool = True) -> bool:
+        now = time.monotonic()
+        if what not in self._due:
+            self._due[what] = now + every_s
+            return first
+        if now < self._due[what]:
+            return False
+        self._due[what] = now + every_s
+        return True
+
+    def _hold(self, held: EntityHeld) -> None:
+        self._copier.close()
+        self._shapes.hold(held)
+
+    def _report(self) -> None:
+        lag_bytes = self._source.lag_bytes()
+        if lag_bytes > self._party.limits.lag_warn_bytes:
+            self._log.warning(
+                "source_log_kept", lag_bytes=lag_bytes,
+                hint="the party's server keeps log for us: is our work slow, or a transaction long open there?",
+            )  # fmt: skip
+        self._staging.report(Report("streaming", self._daemon, lag_bytes=lag_bytes))

@@ -1,0 +1,99 @@
+"""Watches the views themselves: gone, changed, forbidden, back again; and mappings that changed since.
+
+A change of a view's definition leaves nothing in the log, so it is looked for; what may have been missed
+is read whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import structlog
+
+from connector.errors import EntityHeld
+from connector.events import EntityState
+from connector.runtime.acts import act
+from connector.runtime.pipeline import Entity
+from connector.runtime.ports import Party
+from connector.staging.party import EntityStatus, PartyStaging, Standing
+from connector.view.postgres import PostgresView
+
+# Reasons to hold an entity that end by themselves when the party's DBA mends the view.
+MENDABLE = frozenset({"view_missing", "view_changed", "permission_denied"})
+
+
+class Shapes:
+    """The entities of a party as their views are now. `entities` has those that can be read."""
+
+    def __init__(self, party: Party, view: PostgresView, staging: PartyStaging) -> None:
+        self._party = party
+        self._view = view
+        self._staging = staging
+        self._log = structlog.get_logger()
+        self.entities: dict[str, Entity] = {}
+
+    def look(self, states: Mapping[str, EntityStatus], *, starting: bool = False) -> bool:
+        """Compare each view, and at the start each mapping, with what its rows were staged under."""
+        worked = False
+        for name, (plan, view) in self._party.plans.items():
+            status = states[name]
+            try:
+                entity = Entity(plan, self._view.shape(name, view.name, view.key, view.inputs))
+                self.entities[name] = entity
+                if _is_mendable(status):
+                    self._probe(entity)
+            except EntityHeld as held:
+                if status.state is not EntityState.HELD:
+                    self.hold(held)
+                    worked = True
+                continue
+            worked |= self._compare(entity, status, starting)
+        return worked
+
+    def _probe(self, entity: Entity) -> None:
+        """Raise `EntityHeld` again while the view cannot be read."""
+        self._view.begin()
+        try:
+            for _ in self._view.fetch(entity.shape, []):
+                pass
+        finally:
+            self._view.end()
+
+    def _compare(self, entity: Entity, status: EntityStatus, starting: bool) -> bool:
+        known, now = status.view_fingerprint, entity.shape.fingerprint
+        if _is_mendable(status):
+            # What changed while it was away was not all signalled: read it whole after the parked keys.
+            self._go_on(entity, "the view can be read again", rescan=known is not None, resume=True)
+        elif known not in (None, now):
+            self._go_on(entity, "the view's definition changed", rescan=True, resume=False)
+        elif starting and status.mapping_digest not in (None, entity.plan.mapping_digest):
+            self._go_on(entity, "the mapping changed", rescan=True, resume=False)
+        elif known == now:
+            return False
+        self._staging.set_fingerprint(entity.plan.entity, now)
+        return True
+
+    def _go_on(self, entity: Entity, why: str, *, rescan: bool, resume: bool) -> None:
+        name = entity.plan.entity
+        facts = {
+            "act": "released" if resume else "noticed", "entity": name, "why": why,
+            "mapping_version": entity.plan.mapping_version, "mapping_digest": entity.plan.mapping_digest,
+        }  # fmt: skip
+        with act(self._staging, self._party.name, facts) as batch:
+            if resume:
+                self._staging.resume_state(batch, name)
+            if rescan:
+                batch.want_rescan(name)
+        self._log.info("entity_released" if resume else "view_changed", entity=name, why=why, rescan=rescan)
+
+    def hold(self, held: EntityHeld) -> None:
+        """Hold one entity, with the reason where everybody looks for it."""
+        facts = {"act": "held", "entity": held.entity, "reason": held.reason, "message": held.message}
+        standing = Standing(EntityState.HELD, held.reason, f"{held.message}: {held.hint}")
+        with act(self._staging, self._party.name, facts) as batch:
+            self._staging.set_state(batch, held.entity, standing)
+        self._log.error("entity_held", entity=held.entity, reason=held.reason, message=held.message, hint=held.hint)
+
+
+def _is_mendable(status: EntityStatus) -> bool:
+    return status.state is EntityState.HELD and status.reason in MENDABLE

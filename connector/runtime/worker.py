@@ -1,0 +1,108 @@
+"""One party's worker: runs sessions until told to stop, and comes back after errors.
+
+Whatever ends a session is looked up in `policy.TABLE`; the next session begins from what staging has
+stored, so nothing needs to be remembered here.
+"""
+
+from __future__ import annotations
+
+import random
+from contextlib import ExitStack, closing
+
+import structlog
+
+from connector.errors import ConnectorError, PositionLost
+from connector.events import EntityState
+from connector.runtime.acts import act
+from connector.runtime.pipeline import Stopped
+from connector.runtime.policy import Policy, Reaction, delay_s, policy_for
+from connector.runtime.ports import Party, Wait
+from connector.runtime.session import WISHES_S, Session
+from connector.staging.party import PartyStaging, Report, Standing
+
+# With `once` nobody waits for a server to come back: so many tries, then the run has failed.
+ONCE_TRIES_MAX = 5
+_STATES = {Reaction.RETRY: "retrying", Reaction.RESYNC_NEEDED: "needs_resync", Reaction.HALT: "failed"}
+
+
+class Worker:
+    """Runs one party until told to stop, or until it has caught up (`once`)."""
+
+    def __init__(self, party: Party, *, daemon: str, wait: Wait, once: bool = False) -> None:
+        self._party = party
+        self._daemon = daemon
+        self._wait = wait
+        self._once = once
+        self._log = structlog.get_logger()
+        self._attempt = 0
+
+    def run(self) -> bool:
+        """Run; True where it ended as asked, False where the party had to be halted."""
+        while not self._wait(0):
+            try:
+                with ExitStack() as sessions:
+                    Session(self._party, sessions, self._daemon, self._wait, self._progress).run(once=self._once)
+                    return True
+            except Stopped:
+                return True
+            except ConnectorError as error:
+                if not self._react(error, policy_for(error)):
+                    return False
+        return True
+
+    def _progress(self) -> None:
+        self._attempt = 0
+
+    def _react(self, error: ConnectorError, policy: Policy) -> bool:
+        """Report an error, and wait where it may pass; False where this party must halt."""
+        self._attempt += 1
+        log = self._log.warning if policy.reaction is Reaction.RETRY else self._log.error
+        log(
+            "session_ended", error=type(error).__name__, message=str(error), hint=error.hint,
+            reaction=policy.reaction.value, attempt=self._attempt,
+        )  # fmt: skip
+        self._report(error, policy)
+        if isinstance(error, PositionLost):
+            return self._await_resync(error)
+        if policy.reaction is Reaction.HALT or (self._once and self._attempt >= ONCE_TRIES_MAX):
+            return False
+        self._wait(delay_s(policy, self._attempt, random.random()))  # noqa: S311 - jitter, not a secret
+        return True
+
+    def _report(self, error: ConnectorError, policy: Policy) -> None:
+        report = Report(
+            _STATES[policy.reaction], self._daemon, error=str(error), hint=error.hint, attempt=self._attempt
+        )
+        try:
+            self._party.report(report)
+        except ConnectorError as unreachable:
+            self._log.warning("report_failed", error=type(unreachable).__name__, message=str(unreachable))
+
+    def _await_resync(self, error: PositionLost) -> bool:
+        """Stand still, visibly, until an operator asks for a resync."""
+        marked = False
+        while True:
+            try:
+                with closing(self._party.open_staging()) as staging:
+                    if not marked:
+                        self._mark_lost(staging, error)
+                        marked = True
+                    if any(wish.verb == "resync" and wish.entity is None for wish in staging.wishes()):
+                        return True
+            except ConnectorError as unreachable:
+                self._log.warning("staging_unreachable", error=type(unreachable).__name__, message=str(unreachable))
+            if self._once:
+                return False
+            if self._wait(WISHES_S):
+                return True
+
+    def _mark_lost(self, staging: PartyStaging, error: PositionLost) -> None:
+        """Write the gap into every entity's state and into the audit log, once."""
+        for plan, _ in self._party.plans.values():
+            staging.prepare(plan)
+        if all(status.state is EntityState.NEEDS_RESYNC for status in staging.entities().values()):
+            return
+        facts = {"act": "position_lost", "reason": error.reason, "message": error.message}
+        with act(staging, self._party.name, facts) as batch:
+            for name in self._party.plans:
+                staging.set_state(batch, name, Standing(EntityState.NEEDS_RESYNC, error.reason, error.hint))

@@ -1,0 +1,366 @@
+"""One staging transaction for one party: rows applied and counted, entry appended, position moved.
+
+Refuses a batch that does not balance, a daemon that no longer owns the party, and a read older than
+one already applied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+import psycopg
+from psycopg import sql
+
+from connector import failpoint
+from connector.errors import EntityHeld, StagingError, StagingUnavailable
+from connector.events import EntryKind, Outcome, Position
+from connector.staging import offsets
+from connector.staging.plan import DigestKeys, EntityPlan
+
+# An entity this small may lose rows without the brake: a share of ten offices says nothing.
+BRAKE_ROWS_MIN = 20
+# What a row turned out to be: I new, U changed, R back from the dead, D gone; N (unchanged), Q, A write nothing.
+WRITES = ("I", "U", "R", "D")
+
+
+class BadRow(Protocol):
+    """A row the byte check refused."""
+
+    @property
+    def key(self) -> tuple[str | None, ...]: ...
+    @property
+    def reason(self) -> str: ...
+
+
+class Block(Protocol):
+    """Checked COPY text."""
+
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def bad(self) -> Sequence[BadRow]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a batch's rows were read under: place in the log, and commit times at the party."""
+
+    position: int | None
+    committed_first: datetime | None = None
+    committed_last: datetime | None = None
+    # A first copy's chunks are read ahead: its entity's signals wait parked, so no order is at stake.
+    ordered: bool = True
+
+
+@dataclass(slots=True)
+class Tally:
+    """One entity's counts while its slices are applied."""
+
+    plan: EntityPlan
+    batch_id: int
+    signalled: int = 0
+    parked: int = 0
+    ops: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    digests: list[bytes] = field(default_factory=list)
+
+    def outcome(self) -> Outcome:
+        ops = self.ops
+        return Outcome(
+            entity=self.plan.entity,
+            signalled=self.signalled,
+            read=ops["I"] + ops["U"] + ops["R"] + ops["N"] + ops["Q"],
+            inserted=ops["I"],
+            updated=ops["U"] + ops["R"],
+            unchanged=ops["N"],
+            quarantined=ops["Q"],
+            deleted=ops["D"],
+            absent=ops["A"],
+            parked=self.parked,
+            reasons=dict(self.reasons),
+            digest=hashlib.sha256(b"".join(self.digests)).digest(),
+            mapping_version=self.plan.mapping_version,
+            mapping_digest=self.plan.mapping_digest,
+        )
+
+
+class Batch:
+    """An open transaction. Made by `PartyStaging.batch`; `finish` before leaving it."""
+
+    def __init__(
+        self,
+        conn: psycopg.Connection,
+        party: str,
+        keys: DigestKeys,
+        kind: EntryKind,
+        read: Read,
+        stored: offsets.StoredOffset,
+    ) -> None:
+        self._conn = conn
+        self._party = party
+        self._keys = keys
+        self._kind = kind
+        self._read = read
+        self._stored = stored
+        self._tallies: dict[str, Tally] = {}
+        self._started = datetime.now().astimezone()
+
+    def apply(
+        self,
+        plan: EntityPlan,
+        blocks: Iterable[Block],
+        signalled: Sequence[str] | None = None,
+        *,
+        fresh: bool = False,
+        generation: int | None = None,
+    ) -> None:
+        """Apply rows of one entity.
+
+        Args:
+            plan: the entity's statements.
+            blocks: what the view said, as COPY text.
+            signalled: the keys that were asked for, each once; None for a copy's chunk.
+            fresh: the partition holds none of these keys (a first copy).
+            generation: note the keys as seen by this copy, so that its end knows what is gone.
+        """
+        tally = self._tally(plan)
+        if tally.ops:
+            self._conn.execute(plan.clear)
+        self._load(plan, blocks, signalled)
+        params = self._params(tally)
+        self._conn.execute(plan.map_fresh if fresh else plan.map, params)
+        self._refuse_doubles(plan)
+        if signalled is not None:
+            tally.signalled += len(signalled)
+            self._conn.execute(plan.find_gone)
+        self._write(tally, params, generation)
+
+    def _tally(self, plan: EntityPlan) -> Tally:
+        if plan.entity not in self._tallies:
+            row = self._conn.execute("select nextval(pg_get_serial_sequence('staging.sync_batch', 'id'))").fetchone()
+            assert row is not None
+            self._tallies[plan.entity] = Tally(plan, row[0])
+        return self._tallies[plan.entity]
+
+    def _load(self, plan: EntityPlan, blocks: Iterable[Block], signalled: Sequence[str] | None) -> None:
+        bad: list[tuple[str | None, ...]] = []
+        with self._conn.cursor() as cursor:
+            with cursor.copy(plan.copy_inbox) as copy:
+                for block in blocks:
+                    copy.write(block.data)
+                    bad.extend((*row.key, row.reason) for row in block.bad)
+            if bad:
+                cursor.executemany(plan.insert_bad, bad)
+            if signalled is not None:
+                with cursor.copy(sql.SQL("copy {} from stdin").format(plan.signalled)) as copy:
+                    copy.write("".join(f"{_escape(key)}\n" for key in signalled))
+
+    def _params(self, tally: Tally) -> dict[str, object]:
+        return {
+            **tally.plan.params,
+            "party": self._party,
+            "parpol_id": tally.plan.parpol_id,
+            "entity": tally.plan.entity,
+            "batch_id": tally.batch_id,
+            "mapping_version": tally.plan.mapping_version,
+            "source_ts": self._read.committed_last,
+            "read_position": self._read.position or 0,
+            "seed_a": self._keys.seeds[0],
+            "seed_b": self._keys.seeds[1],
+            "inner": self._keys.inner,
+            "outer": self._keys.outer,
+        }
+
+    def _refuse_doubles(self, plan: EntityPlan) -> None:
+        found = self._conn.execute(plan.find_doubles).fetchone()
+        if found and found[0]:
+            for statement in plan.refuse_doubles:
+                self._conn.execute(statement)
+
+    def _write(self, tally: Tally, params: dict[str, object], generation: int | None) -> None:
+        plan, run = tally.plan, self._conn.execute
+        ops: Counter[str] = Counter(dict(run(plan.counts).fetchall()))
+        written = sum(tally.ops[op] for op in WRITES)
+        changed = ops["U"] + ops["R"]
+        for count, statement in ((ops["I"], plan.insert), (changed, plan.update), (ops["D"], plan.delete)):
+            if count and run(statement, params).rowcount != count:
+                # Somebody else wrote to this party's rows between our look and our write.
+                raise StagingUnavailable(
+                    f"{plan.entity}: rows changed behind the batch", hint="it is read and applied again"
+                )
+        if ops["Q"]:
+            tally.reasons.update(dict(run(plan.reasons).fetchall()))
+            run(plan.quarantine, params)
+        run(plan.release, params)
+        if any(ops[op] for op in WRITES):
+            run(plan.journal, {**params, "ordinal": written})
+            row = run(plan.digest).fetchone()
+            assert row is not None
+            tally.digests.append(row[0])
+        if generation is not None:
+            run(plan.mark_seen, {**params, "generation": generation})
+        tally.ops.update(ops)
+
+    def park(self, plan: EntityPlan, keys: Sequence[str]) -> None:
+        """Keep keys of a held entity as a set, to be read when it is released."""
+        tally = self._tally(plan)
+        with self._conn.cursor() as cursor:
+            with cursor.copy(sql.SQL("copy {} from stdin").format(plan.signalled)) as copy:
+                copy.write("".join(f"{_escape(key)}\n" for key in keys))
+            cursor.execute(
+                sql.SQL(
+                    "insert into connector.parked (party, entity, source_key)"
+                    " select %s, %s, source_key from {} on conflict do nothing"
+                ).format(plan.signalled),
+                (self._party, plan.entity),
+            )
+            cursor.execute(sql.SQL("truncate {}").format(plan.signalled))
+        tally.signalled += len(keys)
+        tally.parked += len(keys)
+
+    def want_rescan(self, entity: str) -> None:
+        """Every row of the entity may have changed: note that it is to be read whole, soon."""
+        self._conn.execute(
+            "update connector.entity set rescan_since = coalesce(rescan_since, clock_timestamp())"
+            " where party = %s and entity = %s",
+            (self._party, entity),
+        )
+
+    def unpark(self, plan: EntityPlan) -> None:
+        """Forget the parked keys of an entity: this batch has read them."""
+        self._conn.execute("delete from connector.parked where party = %s and entity = %s", (self._party, plan.entity))
+
+    def check_brake(self, plan: EntityPlan, share_max: float) -> None:
+        """Stop a batch that would delete more of an entity than is plausible.
+
+        Raises:
+            EntityHeld: over the share; nothing of the batch stays.
+        """
+        deletes = self._tallies[plan.entity].ops["D"] if plan.entity in self._tallies else 0
+        if deletes <= BRAKE_ROWS_MIN:
+            return
+        row = self._conn.execute(
+            "select live_rows, brake_off from connector.entity where party = %s and entity = %s",
+            (self._party, plan.entity),
+        ).fetchone()
+        if row is not None and not row[1] and deletes > share_max * row[0]:
+            raise EntityHeld(
+                plan.entity, "delete_brake", f"{deletes} of {row[0]} rows would be deleted",
+                hint="if that is right: connector approve; if not: mend the view, then connector resync",
+            )  # fmt: skip
+
+    def outcomes(self) -> tuple[Outcome, ...]:
+        return tuple(tally.outcome() for tally in self._tallies.values())
+
+    @property
+    def transaction(self) -> psycopg.Connection:
+        """The connection whose transaction this is: the audit entry is appended in it."""
+        return self._conn
+
+    def facts(self, position: Position | None, more: Mapping[str, object] | None = None) -> dict[str, object]:
+        """What the audit entry of this batch says: counts that balance, and the positions it covers.
+
+        Args:
+            position: where the party's stream is covered up to now; None leaves it where it is.
+            more: further facts (a copy's chunk, a control act).
+        """
+        failpoint.hit("after_rows")
+        before = self._stored.audited or position
+        after = position or self._stored.audited
+        facts: dict[str, object] = {
+            "kind": self._kind.value,
+            "at": datetime.now().astimezone().isoformat(timespec="milliseconds"),
+            "entities": [_counts(outcome) for outcome in self.outcomes()],
+            **(more or {}),
+        }
+        if before is not None and after is not None:
+            facts |= {"position_from": before.text, "position_to": after.text}
+        return facts
+
+    def advance(self, position: Position | None, seq: int) -> None:
+        """Record the counts under audit entry `seq` and move the position: the last act of a batch."""
+        failpoint.hit("after_audit")
+        before = self._stored.audited or position
+        after = position or self._stored.audited
+        for tally in self._tallies.values():
+            self._record(tally, tally.outcome(), seq, before, after)
+        offsets.advance(
+            self._conn,
+            self._party,
+            position,
+            read_position=self._read.position if self._read.ordered else None,
+            audited=True,
+        )
+        failpoint.hit("after_offset")
+
+    def _record(
+        self, tally: Tally, outcome: Outcome, seq: int, before: Position | None, after: Position | None
+    ) -> None:
+        facts = {
+            "id": tally.batch_id, "party": self._party, "parpol_id": tally.plan.parpol_id, "entity": outcome.entity,
+            "kind": self._kind.value, "seq": seq, "version": outcome.mapping_version, "digest": outcome.mapping_digest,
+            "from": before.text if before else None, "to": after.text if after else None,
+            "signalled": outcome.signalled, "read": outcome.read, "inserted": outcome.inserted,
+            "updated": outcome.updated, "unchanged": outcome.unchanged, "deleted": outcome.deleted,
+            "absent": outcome.absent, "quarantined": outcome.quarantined, "parked": outcome.parked,
+            "started": self._started, "first": self._read.committed_first, "last": self._read.committed_last,
+            "revived": tally.ops["R"],
+        }  # fmt: skip
+        try:
+            self._conn.execute(_RECORD, facts)
+        except psycopg.errors.CheckViolation:
+            raise StagingError(
+                f"{outcome.entity}: the batch does not balance", hint="this is a fault of ours; nothing was written"
+            ) from None
+        self._conn.execute(_COUNT, facts)
+
+
+def _counts(outcome: Outcome) -> dict[str, object]:
+    return {
+        "entity": outcome.entity,
+        "signalled": outcome.signalled,
+        "read": outcome.read,
+        "inserted": outcome.inserted,
+        "updated": outcome.updated,
+        "unchanged": outcome.unchanged,
+        "quarantined": outcome.quarantined,
+        "deleted": outcome.deleted,
+        "absent": outcome.absent,
+        "parked": outcome.parked,
+        "reasons": dict(sorted(outcome.reasons.items())),
+        "digest": outcome.digest.hex(),
+        "mapping_version": outcome.mapping_version,
+        "mapping_digest": outcome.mapping_digest,
+    }
+
+
+def _escape(key: str) -> str:
+    return key.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+
+
+_RECORD = """
+insert into staging.sync_batch (id, party, parpol_id, entity, kind, audit_seq, mapping_version, mapping_digest,
+       position_from, position_to, signalled, read, inserted, updated, unchanged, deleted, absent, quarantined, parked,
+       started_at, ended_at, committed_first, committed_last)
+overriding system value
+values (%(id)s, %(party)s, %(parpol_id)s, %(entity)s, %(kind)s, %(seq)s, %(version)s, %(digest)s,
+       %(from)s, %(to)s, %(signalled)s, %(read)s, %(inserted)s, %(updated)s, %(unchanged)s, %(deleted)s, %(absent)s,
+       %(quarantined)s, %(parked)s, %(started)s, clock_timestamp(), %(first)s, %(last)s)
+"""
+
+_COUNT = """
+update connector.entity
+   set signalled = signalled + %(signalled)s, read = read + %(read)s, inserted = inserted + %(inserted)s,
+       updated = updated + %(updated)s, unchanged = unchanged + %(unchanged)s, deleted = deleted + %(deleted)s,
+       absent = absent + %(absent)s, quarantined = quarantined + %(quarantined)s,
+       live_rows = live_rows + %(inserted)s + %(revived)s - %(deleted)s,
+       last_batch_at = clock_timestamp(), mapping_version = %(version)s, mapping_digest = %(digest)s
+ where party = %(party)s and entity = %(entity)s
+"""

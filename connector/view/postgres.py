@@ -1,0 +1,245 @@
+"""Ask a PostgreSQL party's view what it says now, for given keys or for the next chunk of keys.
+
+Rows pass as the bytes the server sent. Refuses to write, to read anything but the named views, and to
+believe a snapshot that does not show what was signalled (`Snapshot.shows`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from connector import pg
+from connector.errors import EntityHeld
+from connector.events import key_parts, source_key
+from connector.view.blocks import Block, check, unescape
+
+# A deadlock with a vacuum or DDL at the party ends here instead of waiting with an open snapshot.
+LOCK_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ViewShape:
+    """A view as the catalogue shows it: what to read of it, and the types that its keys have."""
+
+    entity: str
+    schema: str
+    name: str
+    key: tuple[str, ...]
+    inputs: tuple[str, ...]
+    types: Mapping[str, str]
+    fingerprint: str
+
+    @property
+    def relation(self) -> sql.Identifier:
+        return sql.Identifier(self.schema, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What one REPEATABLE READ transaction sees.
+
+    `position` is the place in the log just before the snapshot was taken: reads with a larger one are
+    never older. `xmin`, `xmax` and `running` are 64-bit transaction ids.
+    """
+
+    position: int
+    xmin: int
+    xmax: int
+    running: frozenset[int]
+
+    @classmethod
+    def parse(cls, position: int, text: str) -> Snapshot:
+        """Read `pg_current_snapshot()`: `xmin:xmax:xip,xip`."""
+        low, high, running = text.split(":")
+        return cls(position, int(low), int(high), frozenset(int(xid) for xid in running.split(",") if xid))
+
+    def widen(self, xid: int) -> int:
+        """The 64-bit id of a 32-bit `xid` from the log: the one nearest to this snapshot's end."""
+        wide = (self.xmax & ~0xFFFF_FFFF) | xid
+        if wide > self.xmax + 0x8000_0000:
+            return wide - 0x1_0000_0000
+        if wide + 0x8000_0000 < self.xmax:
+            return wide + 0x1_0000_0000
+        return wide
+
+    def shows(self, xids: Iterable[int]) -> bool:
+        """Whether every one of these (32-bit, committed) transactions is visible.
+
+        A commit can be decoded before it is visible: the log is read from disk while the session
+        still waits for its standby. A re-read in that window would store the old row for good.
+        """
+        for xid in map(self.widen, xids):
+            if xid >= self.xmin and (xid >= self.xmax or xid in self.running):
+                return False
+        return True
+
+
+class PostgresView:
+    """A reading session at one party. One thread at a time; one snapshot at a time."""
+
+    def __init__(self, dsn: str, *, application: str, statement_timeout_s: float, cell_bytes_max: int) -> None:
+        self._conn = pg.connect(
+            dsn, application=application, statement_timeout_s=statement_timeout_s, lock_timeout_s=LOCK_TIMEOUT_S
+        )
+        self._cell_bytes_max = cell_bytes_max
+
+    def close(self) -> None:
+        self._conn.close()
+
+    def shape(self, entity: str, view: tuple[str, str], key: Sequence[str], inputs: Sequence[str]) -> ViewShape:
+        """Look the view up in the catalogue.
+
+        Raises:
+            EntityHeld: the view or one of its mapped columns is not there, or may not be read.
+        """
+        with pg.translated(f"looking up view {view[0]}.{view[1]}"):
+            rows = self._conn.execute(_SHAPE, {"schema": view[0], "name": view[1]}).fetchall()
+        if not rows:
+            raise EntityHeld(
+                entity, "view_missing", f"there is no view {view[0]}.{view[1]}",
+                hint="create the view, or correct `view:` in the mapping",
+            )  # fmt: skip
+        types = {name: kind for name, kind, _ in rows}
+        lacking = [column for column in inputs if column not in types]
+        if lacking:
+            raise EntityHeld(
+                entity, "view_changed", f"view {view[0]}.{view[1]} has no column {', '.join(lacking)}",
+                hint="put the column back into the view, or change the mapping",
+            )  # fmt: skip
+        return ViewShape(entity, view[0], view[1], tuple(key), tuple(inputs), types, rows[0][2])
+
+    def begin(self) -> Snapshot:
+        """Open the snapshot that everything is read under until `end`."""
+        with pg.translated("taking a snapshot"):
+            position = self._conn.execute(_POSITION).fetchone()
+            self._conn.execute("begin transaction isolation level repeatable read, read only")
+            seen = self._conn.execute("select pg_current_snapshot()::text").fetchone()
+        assert position is not None
+        assert seen is not None
+        return Snapshot.parse(int(position[0]), seen[0])
+
+    def end(self) -> None:
+        if self._conn.closed or self._conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+            return
+        try:
+            self._conn.execute("rollback")
+        except psycopg.Error:
+            self._conn.close()
+
+    def fetch(self, shape: ViewShape, keys: Sequence[str]) -> Iterator[Block]:
+        """What the view says for these keys, in no order; a key it does not have gives no row."""
+        with pg.held_or_translated(shape.entity, f"reading {shape.schema}.{shape.name}"):
+            condition = self._any_of(shape, shape.key, [key_parts(key, len(shape.key)) for key in keys])
+            query = sql.SQL("copy (select {} from {} v where {}) to stdout").format(
+                _columns(shape.inputs), shape.relation, condition
+            )
+            yield from self._blocks(shape, query)
+
+    def chunk(self, shape: ViewShape, after: str | None, rows: int) -> Iterator[Block]:
+        """The next rows in key order after key `after`, at least `rows` of them where there are that many.
+
+        Rows that share the last key are all in (`with ties`), so a doubled key is never split between
+        chunks. Rows with a NULL in their key are not here: see `null_keys`.
+        """
+        keys = sql.SQL(", ").join(sql.SQL("v.{}").format(sql.Identifier(name)) for name in shape.key)
+        with pg.held_or_translated(shape.entity, f"copying {shape.schema}.{shape.name}"):
+            query = sql.SQL(
+                "copy (select {} from {} v where {} order by {} fetch first {} rows with ties) to stdout"
+            ).format(_columns(shape.inputs), shape.relation, self._after(shape, after), keys, sql.Literal(rows))
+            yield from self._blocks(shape, query)
+
+    def null_keys(self, shape: ViewShape, rows: int) -> Iterator[Block]:
+        """Up to `rows` rows whose key has a NULL: they cannot be staged, and must not be dropped silently."""
+        broken = sql.SQL(" or ").join(sql.SQL("v.{} is null").format(sql.Identifier(name)) for name in shape.key)
+        with pg.held_or_translated(shape.entity, f"copying {shape.schema}.{shape.name}"):
+            query = sql.SQL("copy (select {} from {} v where {} limit {}) to stdout").format(
+                _columns(shape.inputs), shape.relation, broken, sql.Literal(rows)
+            )
+            yield from self._blocks(shape, query)
+
+    def matching(self, shape: ViewShape, columns: Sequence[str], values: Sequence[Sequence[str]]) -> Iterator[str]:
+        """Keys of the rows whose `columns` have one of these values: who is touched by a joined table's change."""
+        with pg.held_or_translated(shape.entity, f"reading {shape.schema}.{shape.name}"):
+            query = sql.SQL("copy (select {} from {} v where {}) to stdout").format(
+                _columns(shape.key), shape.relation, self._any_of(shape, columns, values)
+            )
+            for group in pg.copy_out(self._conn, query):
+                for row in group:
+                    if b"\\N" not in row:
+                        yield _copied_key(row)
+
+    def _blocks(self, shape: ViewShape, query: sql.Composed) -> Iterator[Block]:
+        for group in pg.copy_out(self._conn, query):
+            yield check(group, len(shape.inputs), len(shape.key), self._cell_bytes_max)
+
+    def _after(self, shape: ViewShape, after: str | None) -> sql.Composable:
+        whole = sql.SQL(" and ").join(sql.SQL("v.{} is not null").format(sql.Identifier(name)) for name in shape.key)
+        if after is None:
+            return whole
+        parts = key_parts(after, len(shape.key))
+        self._set({f"sipol.a{place}": part for place, part in enumerate(parts)})
+        left = sql.SQL(", ").join(sql.SQL("v.{}").format(sql.Identifier(name)) for name in shape.key)
+        right = sql.SQL(", ").join(
+            _setting(f"sipol.a{place}", shape.types[name]) for place, name in enumerate(shape.key)
+        )
+        return sql.SQL("{} and ({}) > ({})").format(whole, left, right)
+
+    def _any_of(self, shape: ViewShape, columns: Sequence[str], values: Sequence[Sequence[str]]) -> sql.Composable:
+        self._set({f"sipol.k{place}": _array([value[place] for value in values]) for place in range(len(columns))})
+        arrays = [_setting(f"sipol.k{place}", shape.types[name] + "[]") for place, name in enumerate(columns)]
+        if len(columns) == 1:
+            return sql.SQL("v.{} = any({})").format(sql.Identifier(columns[0]), arrays[0])
+        left = sql.SQL(", ").join(sql.SQL("v.{}").format(sql.Identifier(name)) for name in columns)
+        return sql.SQL("({}) in (select * from unnest({}) as k)").format(left, sql.SQL(", ").join(arrays))
+
+    def _set(self, settings: Mapping[str, str]) -> None:
+        """Hand values over as parameters: COPY takes none, but it can read a session setting.
+
+        A setting is transaction-local, holds megabytes, and the planner sees its value.
+        """
+        for name, value in settings.items():
+            self._conn.execute("select set_config(%s, %s, true) is null", (name, value))
+
+
+def _columns(names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.SQL("v.{}").format(sql.Identifier(name)) for name in names)
+
+
+def _setting(name: str, kind: str) -> sql.Composed:
+    # `kind` is the party's own catalogue's word (format_type quotes it), run on the party's own server.
+    return sql.SQL("current_setting({})::{}").format(sql.Literal(name), sql.SQL(kind))
+
+
+def _array(values: Sequence[str]) -> str:
+    """An array literal of texts."""
+    quoted = (value.replace("\\", "\\\\").replace('"', '\\"') for value in values)
+    return '{"' + '","'.join(quoted) + '"}' if values else "{}"
+
+
+def _copied_key(row: bytes) -> str:
+    cells = row.rstrip(b"\n").split(b"\t")
+    return source_key(unescape(cell).decode("utf-8", "backslashreplace") for cell in cells)
+
+
+_POSITION = (
+    "select (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end"
+    " - '0/0'::pg_lsn)::text"
+)
+
+# The fingerprint changes when the view is replaced, retyped or renamed: then its rows may differ with
+# nothing in the log to say so.
+_SHAPE = """
+select a.attname, format_type(a.atttypid, a.atttypmod),
+       md5(coalesce(pg_get_viewdef(c.oid), '') || (
+         select string_agg(b.attname || ' ' || format_type(b.atttypid, b.atttypmod), ',' order by b.attnum)
+           from pg_attribute b where b.attrelid = c.oid and b.attnum > 0 and not b.attisdropped))
+  from pg_class c
+  join pg_namespace n on n.oid = c.relnamespace
+  join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+ where n.nspname = %(schema)s and c.relname = %(name)s and c.relkind in ('v', 'm', 'r', 'p', 'f')
+ order by a.attnum
+"""
