@@ -20,7 +20,7 @@ from connector.errors import ConfigError, UsageError
 from connector.events import Position, SourceIdentity
 from connector.mapping import document as mapping_document
 from connector.mapping.program import Program, ProgramOptions, compile_entity
-from connector.runtime.ports import Limits, Source, View
+from connector.runtime.ports import Limits, Source, ViewName
 from connector.runtime.supervisor import Supervisor
 from connector.runtime.worker import Worker
 from connector.staging import offsets, session
@@ -43,7 +43,7 @@ class PostgresParty:
     source_dsn: str
     source: configuration.Source
     settings: configuration.Limits
-    plans: Mapping[str, tuple[EntityPlan, View]]
+    plans: Mapping[str, tuple[EntityPlan, ViewName]]
     routes: Routes
     digest_keys: DigestKeys
 
@@ -119,8 +119,8 @@ def _plan(party: str, parpol_id: int, program: Program) -> EntityPlan:
     )  # fmt: skip
 
 
-def _view(program: Program) -> View:
-    return View(program.view, program.key, program.inputs)
+def _view(program: Program) -> ViewName:
+    return ViewName(program.view, program.key, program.inputs)
 
 
 def routes(programs: Mapping[str, Program]) -> Routes:

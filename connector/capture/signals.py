@@ -6,6 +6,7 @@ millions of changes stays in bounded memory.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class KeySet:
         if self._file is None:
             # Lives as long as the set does; it has no name, so nobody else can open it.
             self._file = tempfile.TemporaryFile(prefix="sipol-keys-")  # noqa: SIM115
+        self._file.seek(0, os.SEEK_END)  # a walk that was given up may have left it anywhere
         self._file.writelines(key.encode().hex().encode() + b"\n" for key in self._keys)
         self._spilled += len(self._keys)
         self._keys = {}
@@ -45,15 +47,15 @@ class KeySet:
         return self._spilled + len(self._keys)
 
     def slices(self, rows_max: int) -> Iterator[list[str]]:
-        """All keys, at most `rows_max` at a time; may be walked again."""
-        part: list[str] = []
+        """All keys, at most `rows_max` at a time, none twice in one slice; may be walked again."""
+        part: dict[str, None] = {}
         for key in self._all():
-            part.append(key)
+            part[key] = None
             if len(part) >= rows_max:
-                yield part
-                part = []
+                yield list(part)
+                part = {}
         if part:
-            yield part
+            yield list(part)
 
     def _all(self) -> Iterator[str]:
         if self._file is not None:

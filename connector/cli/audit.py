@@ -153,6 +153,7 @@ def _verify(options: Globals, party: str | None, noted: list[str], *, quiet: boo
         "breaches": [asdict(breach) for breach in verdict.breaches],
         "heads": heads,
         "anchored": bool(noted),
+        "guards_off": verified.guards_off,
     }
     return Answer(_summary(verified, noted), result, _tables(verified, heads), error=ops.error_of(verdict))
 
@@ -162,13 +163,16 @@ def _summary(verified: ops.Verified, noted: list[str]) -> str:
     count = sum(verdict.entries.values())
     if verdict.breaches:
         where = ", ".join(f"{breach.party}#{breach.seq}" for breach in verdict.breaches)
-        return f"{count:,} entries read; BROKEN at {where}"
-    if not count:
-        return "the audit log is empty"
-    said = f"{count:,} entries of {len(verdict.entries)} parties verified: nothing was changed, moved, added or removed"
-    if noted:
-        return said
-    return f"{said}\nno noted head was given: that a whole log was written anew is not excluded (see --noted)"
+        said = [f"{count:,} entries read; BROKEN at {where}"]
+    elif not count:
+        said = ["the audit log is empty"]
+    else:
+        said = [f"{count:,} entries of {len(verdict.entries)} parties verified: none changed, moved, added or removed"]
+        if not noted:
+            said.append("no noted head was given: that a whole log was written anew is not excluded (see --noted)")
+    if verified.guards_off:
+        said.append(f"switched off in the database: {', '.join(verified.guards_off)}; find out who did that, and when")
+    return "\n".join(said)
 
 
 def _tables(verified: ops.Verified, heads: dict[str, str]) -> tuple[Table, ...]:

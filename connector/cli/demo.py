@@ -83,7 +83,7 @@ def _parties(result: Result) -> Table:
     rows = tuple(
         (
             name, f"PostgreSQL {party.server}", party.transactions, party.flood_rows, f"{party.copy_s:.1f}",
-            party.audit_entries, ", ".join(f"{count} {reason}" for reason, count in list(party.quarantine.items())[:4]),
+            party.audit_entries, ", ".join(f"{count} {reason}" for reason, count in list(party.quarantine.items())[:3]),
         )
         for name, party in result.parties.items()
     )  # fmt: skip

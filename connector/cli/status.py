@@ -54,8 +54,8 @@ def _parties(found: ops.Status) -> Table:
     rows = tuple(
         (
             name, party.worker.state if party.worker else None,
-            _ago(party.worker.heartbeat_age_s if party.worker else None), party.position, _ago(party.lag_s),
-            _size(party.lag_bytes), party.audit_seq, party.wishes_open,
+            ago(party.worker.heartbeat_age_s if party.worker else None), party.position, ago(party.lag_s),
+            size(party.lag_bytes), party.audit_seq, party.wishes_open,
         )
         for name, party in found.parties.items()
     )  # fmt: skip
@@ -67,7 +67,7 @@ def _entities(found: ops.Status) -> Table:
         (
             name, entity, f"{one.state} ({one.reason})" if one.reason else one.state, f"{one.live_rows:,}",
             f"{one.inserted:,}", f"{one.updated:,}", f"{one.unchanged:,}", f"{one.deleted:,}",
-            f"{one.quarantined_now:,}", f"{one.parked:,}", _ago(one.last_batch_age_s),
+            f"{one.quarantined_now:,}", f"{one.parked:,}", ago(one.last_batch_age_s),
             f"{one.latency.p50_s:.2f}" if one.latency else None, f"{one.latency.p95_s:.2f}" if one.latency else None,
             _copy(one),
         )
@@ -84,7 +84,7 @@ def _copy(entity: ops.Entity) -> str | None:
     return f"{entity.copy.rows:,} rows{share}"
 
 
-def _ago(seconds: float | None) -> str | None:
+def ago(seconds: float | None) -> str | None:
     """A duration in the largest unit that leaves a whole number of two digits or so."""
     if seconds is None:
         return None
@@ -94,7 +94,7 @@ def _ago(seconds: float | None) -> str | None:
     return f"{max(0.0, seconds):.0f} s ago"
 
 
-def _size(size_bytes: int | None) -> str | None:
+def size(size_bytes: int | None) -> str | None:
     if size_bytes is None:
         return None
     for unit, length in (("GB", 1 << 30), ("MB", 1 << 20)):

@@ -120,7 +120,8 @@ def _confirm(request: Request, lines: list[str], question: str) -> None:
         raise UsageError(f"{request.verb} wants a confirmation: {told}", hint="look at it, then add --yes")
     for line in lines:
         typer.echo(printable(line), err=True)
-    if not typer.confirm(question, err=True):
+    typer.echo(f"{question} [y/N] ", nl=False, err=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise NotConfirmed("nothing was asked for", hint="the entities stay as they are")
 
 

@@ -193,7 +193,7 @@ class Alfa:
             Move("transaction_rolled_back", "", 1, self._roll_back),
             Move("officer_replaced", "pengurus", 4, self._replace_officer),
             Move("board_founded", "kepengurusan", 1, self._found_board),
-            Move("board_ended_or_revived", "kepengurusan", 0.3, self._end_board),
+            Move("board_ended_or_revived", "kepengurusan", 0.1, self._end_board),
             Move("office_moved", "kantor", 3, self._move_office),
             Move("account_opened", "rekening", 1, self._open_account),
             Move("account_closed", "rekening", 0.5, self._close_account),

@@ -23,8 +23,8 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 class Move:
     """One kind of transaction the live writer commits; `weight` is its share among the kinds.
 
-    `entity` is the one whose view it is sure to touch, for timing; empty where nothing is committed, or where the change
-    is found by reading the whole view again.
+    `entity` is the one whose view it is sure to touch, for timing; empty where nothing is committed, or where the
+    change is found by reading the whole view again.
     """
 
     name: str

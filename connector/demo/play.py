@@ -185,16 +185,20 @@ def _first_copy(staging: Connection, players: Sequence[Player], daemon: Daemon, 
     """Watch the first copy to its end; give its rows."""
     totals = {player.site.name: sum(_view_rows(player).values()) for player in players}
     screen.step(f"first copy: {sum(totals.values())} rows")
-    begun = time.monotonic()
+    begun = dict.fromkeys(totals, time.monotonic())
 
     def done() -> bool:
         rows: dict[str, int] = dict(
             staging.execute("select party, sum(copy_rows)::bigint from connector.entity group by party").fetchall()
         )
-        elapsed = max(time.monotonic() - begun, 0.001)
+        now = time.monotonic()
         for name, total in totals.items():
             copied = rows.get(name, 0)
-            screen.bar(f"{name} first copy", copied, total, f"{copied / elapsed:,.0f} rows/s")
+            if not copied:
+                begun[name] = now  # the daemon is still starting
+            screen.bar(
+                f"{name} first copy", copied, total, f"{copied / max(now - begun[name], LOOK_EVERY_S):,.0f} rows/s"
+            )
         return _streaming(staging, players)
 
     _until(done, daemon, COPY_SECONDS_MAX, "the first copy")

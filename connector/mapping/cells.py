@@ -61,6 +61,11 @@ def without_blank(text: str) -> str:
     return f"case when {text} collate \"C\" >= '!' or btrim({text}, {BLANKS}) <> '' then {text} end"
 
 
+def given(made: Cell, text: str) -> str:
+    """The cell holds something; asked only where its value came out as null, so it may be slow."""
+    return f"{text} is not null" if made.solid else f"btrim({text}, {BLANKS}) <> ''"
+
+
 def collapsed(sheet: Sheet, text: str, column: str) -> str:
     """Blanks at the ends dropped, runs of blanks made one; a text of blanks only is null."""
     text = sheet.let(f"c_{column}", text)
@@ -168,8 +173,7 @@ def _codes(sheet: Sheet, rule: Rule, step: rules.Codes, made: Cell) -> Cell:
         sheet.join(
             f"unnest({codes}, {targets})", f"{alias} (code, target)", f"{alias}.code = {text}", [(value, f"{alias}.target")]
         )
-    given = text if made.solid else f"({without_blank(text)})"
-    missing = f"{value} is null and {given} is not null"
+    missing = f"{value} is null and {given(made, text)}"
     from_nik = any(isinstance(other, rules.SexFromNik) for other in rule.steps)
     if from_nik:
         return replace(made, text=value, solid=True)

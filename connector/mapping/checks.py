@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from connector.mapping import rules
-from connector.mapping.cells import Cell, Fault, collapsed, solid
+from connector.mapping.cells import Cell, Fault, given, solid, squeezed
 from connector.mapping.contract import Column, Kind
 from connector.mapping.rules import Rule
 from connector.mapping.sheet import Sheet
@@ -35,7 +35,7 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
-class DateParts:
+class _DateParts:
     """SQL of a date's year, month and day as integers."""
 
     year: str
@@ -43,8 +43,12 @@ class DateParts:
     day: str
 
 
-def checked(sheet: Sheet, rule: Rule, column: Column, made: Cell) -> Checked:
-    """Judge a cell by its column's kind. Regions are not handled here."""
+def checked(sheet: Sheet, rule: Rule, column: Column, made: Cell, *, born: bool = False) -> Checked:
+    """Judge a cell by its column's kind. Regions are not handled here.
+
+    Args:
+        born: a birth date was judged before, and a NIK can be compared with it.
+    """
     match column.kind:
         case Kind.TEXT:
             return _text(sheet, column, made, solid(sheet, made, column.name))
@@ -55,7 +59,7 @@ def checked(sheet: Sheet, rule: Rule, column: Column, made: Cell) -> Checked:
         case Kind.DATE:
             return _date(sheet, rule, column, made)
         case Kind.NIK:
-            return _nik(sheet, column, made)
+            return _nik(sheet, made, born)
         case Kind.NUMBER:
             return _number(sheet, column, made)
         case Kind.TRUTH:
@@ -79,8 +83,7 @@ def _name(sheet: Sheet, column: Column, made: Cell) -> Checked:
     text = sheet.let(f"c_{column.name}", made.text)
     # One regular expression finds both what needs collapsing and digits; a second look only where it matched.
     odd = sheet.let(f"o_{column.name}", f"(' ' || {text} || ' ') collate \"C\" ~ '[0-9\\t-\\r\\u00a0]|  '")
-    squeezed = f"nullif(btrim(regexp_replace({text}, '[ \\t-\\r\\u00a0]+', ' ', 'g')), '')"
-    value = f"case when {odd} then {squeezed} else {text} end"
+    value = f"case when {odd} then {squeezed(text)} else {text} end"
     judged = _text(sheet, column, made, value)
     if column.name != "nama":
         return judged
@@ -106,12 +109,11 @@ def _choice(sheet: Sheet, rule: Rule, column: Column, made: Cell) -> Checked:
 
 
 def _number(sheet: Sheet, column: Column, made: Cell) -> Checked:
-    text = solid(sheet, made, column.name)
-    digits = f"octet_length({text}) <= 18 and translate({text}, '0123456789', '') = ''"
+    text = sheet.let(f"c_{column.name}", made.text)
+    digits = f"octet_length({text}) between 1 and 18 and translate({text}, '0123456789', '') = ''"
     number = sheet.let(f"n_{column.name}", f"case when {digits} then {text}::bigint end")
-    fits = f"case when {number} <= {column.number_max} then {number}::{column.sql_type} end"
-    value = sheet.let(f"v_{column.name}", fits)
-    fault = (f"{value} is null and {text} is not null", "NUMBER_FORMAT")
+    value = sheet.let(f"v_{column.name}", f"case when {number} <= {column.number_max} then {number}::{column.sql_type} end")
+    fault = (f"{value} is null and {given(made, text)}", "NUMBER_FORMAT")
     return Checked(value, f"{value} is null", (*made.faults, fault), made.notes)
 
 
@@ -135,7 +137,7 @@ def _digest(sheet: Sheet, column: Column, made: Cell) -> Checked:
 # ------------------------------------------------------------------------------------------------- NIK
 
 
-def _nik(sheet: Sheet, column: Column, made: Cell) -> Checked:
+def _nik(sheet: Sheet, made: Cell, born: bool) -> Checked:
     text = sheet.let("c_nik", made.text)
     bare = f"replace(replace(replace({text}, '-', ''), '.', ''), ' ', '')"
     value = sheet.let("v_nik", f"case when octet_length({text}) = 16 then {text} else nullif({bare}, '') end")
@@ -143,27 +145,22 @@ def _nik(sheet: Sheet, column: Column, made: Cell) -> Checked:
     # fewer. Only hexadecimal can be longer, and that begins with 0.
     whole = f"octet_length({value}) = 16 and {value} collate \"C\" >= '1' and pg_input_is_valid({value}, 'bigint')"
     number = sheet.let("n_nik", f"case when {whole} then {value}::bigint end")
+    birth = sheet.let("t_nik", f"mod({number} / 10000, 1000000)::integer")
     blank = f"{value} is null or btrim({value}) = ''"
     faults = (
         (f"({number} is null or {number} < {NIK_MIN}) and not ({blank})", "NIK_FORMAT"),
-        (_impossible_in_nik(number), "NIK_DATE"),
+        (_impossible_in_nik(birth, born), "NIK_DATE"),
         (f"mod({number}, 10000) = 0", "NIK_SERIAL"),
     )
     return Checked(value, blank, (*made.faults, *faults), made.notes)
 
 
-# Parts of a NIK as a number; a woman's day stands 40 higher. Arithmetic costs less than carrying the parts along.
-_NIK_DAY = "mod(mod({n} / 100000000, 100), 40)"
-_NIK_MONTH = "mod({n} / 1000000, 100)"
-_NIK_YEAR = "mod({n} / 10000, 100)"
-_NIK_RAW_DAY = "mod({n} / 100000000, 100)"
-
-
-def _impossible_in_nik(number: str) -> str:
-    """The year's century is open, so 29 February needs a year of two digits that leaps."""
-    day, month, year = _NIK_DAY.format(n=number), _NIK_MONTH.format(n=number), _NIK_YEAR.format(n=number)
+def _impossible_in_nik(birth: str, born: bool) -> str:
+    """DDMMYY that is in no calendar. The year's century is open, so 29 February needs a year of two digits that leaps."""
+    day, month, year = f"mod({birth} / 10000, 40)", f"mod({birth} / 100, 100)", f"mod({birth}, 100)"
     late = f"{day} > 28 and ({_no_such_end(day, month)} or {month} = 2 and (mod({year}, 4) <> 0 or {day} > 29))"
-    return f"{day} not between 1 and 31 or {month} not between 1 and 12 or {_NIK_RAW_DAY.format(n=number)} > 71 or {late}"
+    wrong = f"{birth} >= 720000 or {day} not between 1 and 31 or {month} not between 1 and 12 or {late}"
+    return f"case when {NIK_AGREES} then false else {wrong} end" if born else wrong
 
 
 def _no_such_end(day: str, month: str) -> str:
@@ -171,13 +168,12 @@ def _no_such_end(day: str, month: str) -> str:
 
 
 def nik_is_woman() -> str:
-    return f"{_NIK_RAW_DAY.format(n='n_nik')} > 40"
+    """A woman's day stands 40 higher."""
+    return "t_nik > 400000"
 
 
-def nik_differs(date: DateParts) -> str:
-    """The NIK's day, month and year of two digits are another date than this one."""
-    in_nik = f"{_NIK_DAY} * 10000 + {_NIK_MONTH} * 100 + {_NIK_YEAR}".format(n="n_nik")
-    return f"{in_nik} <> {date.day} * 10000 + {date.month} * 100 + mod({date.year}, 100)"
+# The NIK's DDMMYY is the birth date's. True for most rows, and a date that agrees needs no look at the calendar.
+NIK_AGREES = "w_tanggal_lahir is not null and t_nik in (dmy_tanggal_lahir, dmy_tanggal_lahir + 400000)"
 
 
 # ------------------------------------------------------------------------------------------------- dates
@@ -220,18 +216,15 @@ def _date(sheet: Sheet, rule: Rule, column: Column, made: Cell) -> Checked:
     exists = f"{digits} >= {least} and {_in_calendar(parts)}"
     made_date = f"case when {exists} then make_date({parts.year}, {parts.month}, {parts.day}) end"
     found = sheet.let(f"w_{name}", made_date)
-    value, given = found, f"({_given(made, text)})"
+    sheet.let(f"dmy_{name}", f"{parts.day} * 10000 + {parts.month} * 100 + mod({parts.year}, 100)")
+    value = found
     if step.blanks:
         blanks = sheet.param(list(step.blanks), "date[]")
         value = sheet.let(f"v_{name}", f"case when {found} = any({blanks}) then null else {found} end")
-    faults = [*made.faults, (f"{found} is null and {given}", "DATE_FORMAT")]
+    faults = [*made.faults, (f"{found} is null and {given(made, text)}", "DATE_FORMAT")]
     if name == "tanggal_lahir":
         faults.append((f"{value} < date '1900-01-01' or {value} > {TODAY}", "DATE_RANGE"))
     return Checked(value, f"{value} is null", tuple(faults), made.notes)
-
-
-def _given(made: Cell, text: str) -> str:
-    return f"{text} is not null" if made.solid else f"btrim({text}) <> ''"
 
 
 def _without_time(sheet: Sheet, name: str, text: str, layout: _Layout) -> str:
@@ -257,17 +250,11 @@ def _eight_digits(sheet: Sheet, name: str, text: str, layout: _Layout) -> tuple[
     return sheet.let(f"n_{name}", f"case when {whole} then {bare}::integer end"), least
 
 
-def _parts(layout: _Layout, number: str) -> DateParts:
-    return DateParts(*(part.format(n=number) for part in (layout.year, layout.month, layout.day)))
+def _parts(layout: _Layout, number: str) -> _DateParts:
+    return _DateParts(*(part.format(n=number) for part in (layout.year, layout.month, layout.day)))
 
 
-def date_parts(rule: Rule) -> DateParts:
-    """The parts of the date that `checked` made for this rule's column."""
-    step = next(step for step in rule.steps if isinstance(step, rules.DateFormat))
-    return _parts(_LAYOUTS[step.format], f"n_{rule.column}")
-
-
-def _in_calendar(date: DateParts) -> str:
+def _in_calendar(date: _DateParts) -> str:
     year, month, day = date.year, date.month, date.day
     leaps = f"mod({year}, 4) = 0 and (mod({year}, 100) <> 0 or mod({year}, 400) = 0)"
     end = f"not ({_no_such_end(day, month)}) and ({month} <> 2 or {day} = 29 and {leaps})"

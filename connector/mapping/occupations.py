@@ -9,9 +9,6 @@ from __future__ import annotations
 from connector.mapping.cells import Fault
 from connector.mapping.sheet import Sheet
 
-# SIAK: 5 PNS, 6 TNI, 7 POLRI, 86 KEPALA DESA. 85 (village staff) is barred from boards only.
-BARRED_CODES = (5, 6, 7, 86)
-
 BARRED_WORDS = (
     "pns", "cpns", "asn", "pppk", "p3k", "pegawai negeri", "aparatur sipil", "aparatur",
     "tni", "tentara", "kodim", "koramil", "babinsa",
@@ -25,26 +22,21 @@ LIFTING_WORDS = (
 )  # fmt: skip
 
 
-def note(sheet: Sheet, text: str | None, code: str | None, raw_input: str | None) -> Fault:
+def note(sheet: Sheet, text: str, code: str | None, raw_input: str | None) -> Fault:
     """The finding's condition.
 
     Args:
         text: SQL of the mapped occupation.
-        code: SQL of its SIAK code, if mapped.
-        raw_input: the inbox column `text` is taken from unchanged, if it is. Occupations repeat, so the words are then looked
-            for once for each distinct one and joined, at a quarter of the cost.
+        code: SQL of its SIAK code, if the party has one.
+        raw_input: the inbox column `text` is taken from unchanged, if it is. Occupations repeat: the words are then looked for
+            once for each distinct one and the answer is joined, at a third of the cost.
     """
-    conditions = []
-    if code is not None:
-        conditions.append(f"{code} in ({', '.join(str(number) for number in BARRED_CODES)})")
-    if raw_input is not None:
-        barred = f"terlarang_{raw_input}"
-        table = sheet.table("kerja", f"select p, {_barred('p')} as dilarang\nfrom (select distinct {raw_input} as p from inbox) k")
-        sheet.join(table, "kerja_j", f"kerja_j.p = {raw_input}", [(barred, "kerja_j.dilarang")])
-        conditions.append(barred)
-    elif text is not None:
-        conditions.append(_barred(text))
-    return " or ".join(conditions), "INDIKASI_PEKERJAAN"
+    coded = f"{code} in (select kode from staging.ref_pekerjaan where barred = 'ANGGOTA') or " if code else ""
+    if raw_input is None:
+        return f"{coded}{_barred(text)}", "INDIKASI_PEKERJAAN"
+    query = f"select nama, {_barred('nama')} as dilarang\nfrom (select distinct {raw_input} as nama from inbox) k"
+    sheet.join(sheet.table("kerja", query), "kerja_j", f"kerja_j.nama = {raw_input}", [("dilarang_j", "kerja_j.dilarang")])
+    return f"{coded}dilarang_j", "INDIKASI_PEKERJAAN"
 
 
 def _barred(text: str) -> str:

@@ -121,8 +121,10 @@ class _Compiler:
 
     def compile(self) -> tuple[list[_Output], list[Fault]]:
         """The staging columns in contract order, and all findings."""
-        # The NIK first: a sex may come from it. `tingkat` stands before the region it decides on.
-        for rule in sorted(self._mapping.rules, key=lambda rule: rule.column != "nik"):
+        # The birth date and the NIK first: they are compared, and a sex may come from the NIK. `tingkat` stands before the
+        # region it decides on.
+        first = ("tanggal_lahir", "nik")
+        for rule in sorted(self._mapping.rules, key=lambda rule: first.index(rule.column) if rule.column in first else 2):
             for output in self._rule(rule):
                 self._made[output.name] = output
         ordered = [self._made[column.name] for column in self._contract.columns if column.name in self._made]
@@ -140,7 +142,7 @@ class _Compiler:
             blank_between = isinstance(rule.source, rules.Join) and not rule.source.between.strip()
             collapse = column.kind is not Kind.NAME or not blank_between
             made = cell(self._sheet, rule, self._names, collapse=collapse)
-            found = checked(self._sheet, rule, column, made)
+            found = checked(self._sheet, rule, column, made, born=self._has_birth_date())
             if any(isinstance(step, rules.SexFromNik) for step in rule.steps):
                 found = self._sex_from_nik(found)
             yield self._settled(rule, column, found)
@@ -177,6 +179,10 @@ class _Compiler:
             self._nik_dropped = invalid
             self._nik_faults = found.faults
         return _Output(column.name, value, faults, notes)
+
+    def _has_birth_date(self) -> bool:
+        born = self._mapping.rule("tanggal_lahir")
+        return born is not None and not isinstance(born.source, rules.Const)
 
     def _sex_from_nik(self, found: Checked) -> Checked:
         if self._mapping.rule("nik") is None:
@@ -222,23 +228,13 @@ class _Compiler:
 
     def _about_nik(self, made: Mapping[str, _Output]) -> Iterable[Fault]:
         good = self._nik_good()
-        if "tanggal_lahir" in made and not self._is_constant("tanggal_lahir"):
-            born, differs = made["tanggal_lahir"].value, checks.nik_differs(checks.date_parts(self._rule_of("tanggal_lahir")))
-            yield f"{good} and {born} is not null and ({differs})", "NIK_TANGGAL"
+        if self._has_birth_date():
+            yield f"{good} and w_tanggal_lahir is not null and not ({checks.NIK_AGREES})", "NIK_TANGGAL"
         if "jenis_kelamin" in made:
             sex = made["jenis_kelamin"].value
             yield f"{good} and ({checks.nik_is_woman()}) <> ({sex} = 'P')", "NIK_KELAMIN"
         known = "exists (select from staging.ref_nik_prefix awalan where awalan.prefix = left(v_nik, 6))"
         yield f"{good} and not {known}", "INDIKASI_NIK_WILAYAH"
-
-    def _rule_of(self, column: str) -> Rule:
-        rule = self._mapping.rule(column)
-        assert rule is not None, column
-        return rule
-
-    def _is_constant(self, column: str) -> bool:
-        rule = self._mapping.rule(column)
-        return rule is not None and isinstance(rule.source, rules.Const)
 
     def _plain_input(self, column: str) -> str | None:
         rule = self._mapping.rule(column)

@@ -31,6 +31,12 @@ _BROKEN_HINT = (
 
 # A batch's own record names its entry. Whoever cuts the log's end off, and its head with it, leaves these behind.
 _BATCHES = "select party, max(audit_seq) from staging.sync_batch where audit_seq is not null group by party"
+# Who switches a guard off leaves it off, or switches it on again as an ordinary trigger.
+_GUARDS = ("entry_is_append_only", "head_is_never_removed")
+_GUARDS_ON = """
+select t.tgname from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace
+ where n.nspname = 'audit' and t.tgenabled = 'A'
+"""
 _SNAPSHOT = "set transaction isolation level repeatable read, read only"
 
 
@@ -64,10 +70,14 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A verification's outcome, with the heads it was made against, to be noted elsewhere."""
+    """A verification's outcome, with the heads it was made against, to be noted elsewhere.
+
+    `guards_off` are the triggers that should refuse changes and do not: no proof of a change, and no accident either.
+    """
 
     verdict: Verdict
     heads: Mapping[str, tuple[int, bytes]]
+    guards_off: tuple[str, ...]
 
 
 def recent(conn: psycopg.Connection, party: str | None, limit: int) -> list[StoredEntry]:
@@ -135,9 +145,11 @@ def verify_log(
         heads = {name: head for name, head in log.heads(conn).items() if party in (None, name)}
         batches = conn.execute(_BATCHES).fetchall()
         anchors = [Anchor(name, seq, None, "the record of batches") for name, seq in batches if party in (None, name)]
+        guards_on = {name for (name,) in conn.execute(_GUARDS_ON)}
         entries = log.read(conn, party)
         watched = watch(entries, sum(seq for seq, _ in heads.values())) if watch else entries
-        return Verified(verify(watched, heads, [*anchors, *noted]), heads)
+        verdict = verify(watched, heads, [*anchors, *noted])
+    return Verified(verdict, heads, tuple(name for name in _GUARDS if name not in guards_on))
 
 
 def noted(text: str) -> Anchor:

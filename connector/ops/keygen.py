@@ -60,6 +60,9 @@ def _write_new(path: Path, content: bytes) -> None:
     """Readable for its owner alone from the first moment, and only where nothing is: no race, no link followed."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise _unwritable(path, exc) from None
+    try:
         opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
         hint = "a key is not made anew lightly: move the old one away first, and keep it"

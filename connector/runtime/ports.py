@@ -40,7 +40,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ViewName:
     """Which view an entity is read from: schema and name, key columns, columns to read (key first)."""
 
     name: tuple[str, str]
@@ -68,7 +68,7 @@ class Party(Protocol):
     @property
     def limits(self) -> Limits: ...
     @property
-    def plans(self) -> Mapping[str, tuple[EntityPlan, View]]: ...
+    def plans(self) -> Mapping[str, tuple[EntityPlan, ViewName]]: ...
 
     def open_staging(self) -> PartyStaging: ...
     def report(self, report: Report) -> None: ...

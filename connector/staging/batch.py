@@ -59,6 +59,15 @@ class Read:
     ordered: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What one slice did: keys by kind, a digest over its changes, refused rows by reason."""
+
+    ops: Counter[str]
+    digest: bytes
+    reasons: Mapping[str, int]
+
+
 @dataclass(slots=True)
 class Tally:
     """One entity's counts while its slices are applied."""
@@ -70,6 +79,12 @@ class Tally:
     ops: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     digests: list[bytes] = field(default_factory=list)
+
+    def add(self, applied: Applied) -> None:
+        if any(applied.ops[op] for op in WRITES):
+            self.digests.append(applied.digest)
+        self.ops.update(applied.ops)
+        self.reasons.update(applied.reasons)
 
     def outcome(self) -> Outcome:
         ops = self.ops
@@ -133,14 +148,23 @@ class Batch:
         tally = self._tally(plan)
         if tally.ops:
             self._conn.execute(plan.clear)
-        self._load(plan, blocks, signalled)
-        params = self._params(tally)
-        self._conn.execute(plan.map_fresh if fresh else plan.map, params)
-        self._refuse_doubles(plan)
-        if signalled is not None:
-            tally.signalled += len(signalled)
-            self._conn.execute(plan.find_gone)
-        self._write(tally, params, generation)
+        rows = self._load(plan, blocks, signalled)
+        params = {**self._params(tally), "rows": rows, "generation": generation}
+        tally.signalled += len(signalled or ())
+        tally.add(self._run(plan.apply_fresh if fresh else plan.apply, params))
+        if not fresh:
+            self._conn.execute(plan.release, params)
+        if generation is not None:
+            self._conn.execute(plan.mark_seen, params)
+
+    def _run(self, statement: sql.Composed, params: dict[str, object]) -> Applied:
+        row = self._conn.execute(statement, params).fetchone()
+        assert row is not None
+        applied = Applied(Counter(dict(zip("IURNDAQ", row[:7], strict=True))), row[10], row[11] or {})
+        if (row[7], row[8], row[9]) != (applied.ops["I"], applied.ops["U"] + applied.ops["R"], applied.ops["D"]):
+            # Somebody else wrote to this party's rows between our look and our write.
+            raise StagingUnavailable("rows changed behind the batch", hint="it is read and applied again")
+        return applied
 
     def _tally(self, plan: EntityPlan) -> Tally:
         if plan.entity not in self._tallies:
@@ -149,18 +173,22 @@ class Batch:
             self._tallies[plan.entity] = Tally(plan, row[0])
         return self._tallies[plan.entity]
 
-    def _load(self, plan: EntityPlan, blocks: Iterable[Block], signalled: Sequence[str] | None) -> None:
+    def _load(self, plan: EntityPlan, blocks: Iterable[Block], signalled: Sequence[str] | None) -> int:
+        """Bring rows and signalled keys to staging; gives how many rows."""
+        rows = 0
         bad: list[tuple[str | None, ...]] = []
         with self._conn.cursor() as cursor:
             with cursor.copy(plan.copy_inbox) as copy:
                 for block in blocks:
                     copy.write(block.data)
+                    rows += block.rows + len(block.bad)
                     bad.extend((*row.key, row.reason) for row in block.bad)
             if bad:
                 cursor.executemany(plan.insert_bad, bad)
             if signalled is not None:
                 with cursor.copy(sql.SQL("copy {} from stdin").format(plan.signalled)) as copy:
                     copy.write("".join(f"{_escape(key)}\n" for key in signalled))
+        return rows
 
     def _params(self, tally: Tally) -> dict[str, object]:
         return {
@@ -169,6 +197,7 @@ class Batch:
             "parpol_id": tally.plan.parpol_id,
             "entity": tally.plan.entity,
             "batch_id": tally.batch_id,
+            "ordinal": sum(tally.ops[op] for op in WRITES),
             "mapping_version": tally.plan.mapping_version,
             "source_ts": self._read.committed_last,
             "read_position": self._read.position or 0,
@@ -177,36 +206,6 @@ class Batch:
             "inner": self._keys.inner,
             "outer": self._keys.outer,
         }
-
-    def _refuse_doubles(self, plan: EntityPlan) -> None:
-        found = self._conn.execute(plan.find_doubles).fetchone()
-        if found and found[0]:
-            for statement in plan.refuse_doubles:
-                self._conn.execute(statement)
-
-    def _write(self, tally: Tally, params: dict[str, object], generation: int | None) -> None:
-        plan, run = tally.plan, self._conn.execute
-        ops: Counter[str] = Counter(dict(run(plan.counts).fetchall()))
-        written = sum(tally.ops[op] for op in WRITES)
-        changed = ops["U"] + ops["R"]
-        for count, statement in ((ops["I"], plan.insert), (changed, plan.update), (ops["D"], plan.delete)):
-            if count and run(statement, params).rowcount != count:
-                # Somebody else wrote to this party's rows between our look and our write.
-                raise StagingUnavailable(
-                    f"{plan.entity}: rows changed behind the batch", hint="it is read and applied again"
-                )
-        if ops["Q"]:
-            tally.reasons.update(dict(run(plan.reasons).fetchall()))
-            run(plan.quarantine, params)
-        run(plan.release, params)
-        if any(ops[op] for op in WRITES):
-            run(plan.journal, {**params, "ordinal": written})
-            row = run(plan.digest).fetchone()
-            assert row is not None
-            tally.digests.append(row[0])
-        if generation is not None:
-            run(plan.mark_seen, {**params, "generation": generation})
-        tally.ops.update(ops)
 
     def park(self, plan: EntityPlan, keys: Sequence[str]) -> None:
         """Keep keys of a held entity as a set, to be read when it is released."""

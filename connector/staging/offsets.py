@@ -14,7 +14,6 @@ from connector.errors import Fenced, StaleRead
 from connector.events import Position, SourceIdentity
 from connector.staging.session import translated
 
-
 CLAIM_WAIT_S = 3
 
 
@@ -63,7 +62,10 @@ def claim(conn: psycopg.Connection, party: str) -> StoredOffset:
     """
     with translated("claiming the party"):
         _lock(conn, party)
-        conn.execute("update connector.source_offset set epoch = epoch + 1 where party = %s", (party,))
+        conn.execute(
+            "update connector.source_offset set epoch = epoch + 1, claimed_at = clock_timestamp() where party = %s",
+            (party,),
+        )
         return load(conn, party)
 
 

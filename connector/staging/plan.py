@@ -77,10 +77,6 @@ class EntityPlan:
         return sql.Identifier("pg_temp", f"inbox_{self.entity}")
 
     @cached_property
-    def mapped(self) -> sql.Identifier:
-        return sql.Identifier("pg_temp", f"mapped_{self.entity}")
-
-    @cached_property
     def signalled(self) -> sql.Identifier:
         return sql.Identifier("pg_temp", f"signalled_{self.entity}")
 
@@ -99,11 +95,6 @@ class EntityPlan:
             sql.SQL("create temp table if not exists {} (source_key text) on commit delete rows").format(
                 sql.Identifier(f"signalled_{self.entity}")
             ),
-            sql.SQL(
-                "create temp table if not exists {} on commit delete rows as select source_key, {}, indikasi,"
-                " null::text[] as alasan, null::text[] as alasan_kolom, row_hash, ''::text as op, null::tid as old,"
-                " 1 as rows_seen from {} where false"
-            ).format(sql.Identifier(f"mapped_{self.entity}"), self._names(), sql.Identifier("staging", self.entity)),
         )
 
     @cached_property
@@ -120,210 +111,241 @@ class EntityPlan:
         )
 
     @cached_property
-    def map(self) -> sql.Composed:
-        """Map the inbox and say of each row: Q quarantined, I new, R back from the dead, N unchanged, U changed."""
-        return sql.SQL(
-            """
-            insert into {mapped}
-            select m.source_key, {m_columns}, m.indikasi, m.alasan, m.alasan_kolom, m.row_hash,
-                   case when m.alasan is not null then 'Q'
-                        when t.source_key is null then 'I'
-                        when t.dihapus_pada is not null then 'R'
-                        when t.row_hash = m.row_hash then 'N'
-                        else 'U' end, t.ctid, 1
-              from ({hashed}) m
-              left join {partition} t on t.source_key = m.source_key and m.alasan is null
-            """
-        ).format(mapped=self.mapped, m_columns=self._names("m"), hashed=self._hashed, partition=self.partition)
+    def apply(self) -> sql.Composed:
+        """Map the inbox, find out what each key is, and write all of it: one statement, one pass.
+
+        Gives how many keys are of each kind and how many rows each write really touched (`Applied`).
+        """
+        return self._statement(self._against_partition, changes=True)
 
     @cached_property
-    def map_fresh(self) -> sql.Composed:
-        """As `map`, for a partition that holds none of these keys: the first copy."""
-        return sql.SQL(
-            """
-            insert into {mapped}
-            select m.source_key, {m_columns}, m.indikasi, m.alasan, m.alasan_kolom, m.row_hash,
-                   case when m.alasan is not null then 'Q' else 'I' end, null::tid, 1
-              from ({hashed}) m
-            """
-        ).format(mapped=self.mapped, m_columns=self._names("m"), hashed=self._hashed)
+    def apply_fresh(self) -> sql.Composed:
+        """As `apply`, for a partition that holds none of these keys: a first copy."""
+        return self._statement(self._as_new, changes=False)
+
+    def _statement(self, judged: sql.Composed, *, changes: bool) -> sql.Composed:
+        parts = [
+            sql.SQL("with m as materialized ({})").format(self._hashed),
+            # Keys that the view has twice: neither row may win. Almost always empty.
+            sql.SQL(
+                "d as materialized (select source_key, count(*)::int as rows, min(n) as kept from m"
+                " where source_key is not null group by source_key having count(*) > 1)"
+            ),
+            judged,
+            self._insert,
+            *((self._update, self._delete) if changes else ()),
+            self._quarantine,
+            self._journal,
+        ]
+        counted = ["op_i", "op_u", "op_r", "op_n", "op_d", "op_a", "op_q"]
+        counts = sql.SQL(", ").join(
+            sql.SQL("count(*) filter (where op = {}) as {}").format(sql.Literal(name[-1].upper()), sql.Identifier(name))
+            for name in counted
+        )
+        touched = (
+            sql.SQL(
+                "(select count(*) from written_i), (select count(*) from written_u), (select count(*) from written_d)"
+            )
+            if changes
+            else sql.SQL("(select count(*) from written_i), 0, 0")
+        )
+        return sql.SQL("{parts} select {counts}, {touched}, {digest}, {reasons} from c").format(
+            parts=sql.SQL(", ").join(parts), counts=counts, touched=touched, digest=self._digest, reasons=self._reasons
+        )
 
     @cached_property
     def _hashed(self) -> sql.Composed:
+        """The mapped rows with their number and their keyed digest (null for a refused row)."""
         return sql.SQL(
             """
-            select s.*, case when s.alasan is null then
-                     int8send(hash_record_extended(row({s_columns}, s.indikasi), %(seed_a)s::bigint))
-                  || int8send(hash_record_extended(row({s_columns}, s.indikasi), %(seed_b)s::bigint)) end as row_hash
+            select s.*, row_number() over () as n, case when s.alasan is null then
+                     int8send(hash_record_extended(row({columns}, s.indikasi), %(seed_a)s::bigint))
+                  || int8send(hash_record_extended(row({columns}, s.indikasi), %(seed_b)s::bigint)) end as row_hash
               from (with inbox as not materialized (select * from {inbox}) select * from ({select}) p offset 0) s
             """
-        ).format(s_columns=self._names("s"), inbox=self.inbox, select=sql.SQL(self.select))
+        ).format(columns=self._names("s"), inbox=self.inbox, select=sql.SQL(self.select))
+
+    # What a key turns out to be: I new, U changed, R back from the dead, N unchanged, D gone, A absent from both
+    # sides, Q quarantined.
 
     @cached_property
-    def find_doubles(self) -> sql.Composed:
-        return sql.SQL(
-            "select exists (select from {} where source_key is not null group by source_key having count(*) > 1)"
-        ).format(self.mapped)
-
-    @cached_property
-    def refuse_doubles(self) -> tuple[sql.Composed, ...]:
-        """A key that the view has twice: both rows are refused, neither wins; one row stays to say so."""
-        return (
-            sql.SQL(
-                """
-                update {mapped} m
-                   set op = 'Q', alasan = array['DUPLICATE_KEY'], alasan_kolom = array[''], rows_seen = d.rows
-                  from (select source_key, count(*)::int as rows from {mapped}
-                         where source_key is not null group by source_key having count(*) > 1) d
-                 where m.source_key = d.source_key
-                """
-            ).format(mapped=self.mapped),
-            sql.SQL(
-                "delete from {mapped} a using {mapped} b where a.source_key = b.source_key and a.ctid > b.ctid"
-                " and a.rows_seen > 1"
-            ).format(mapped=self.mapped),
-        )
-
-    @cached_property
-    def find_gone(self) -> sql.Composed:
-        """Signalled keys that the view does not have: D where staging has them, A (absent) where not."""
+    def _against_partition(self) -> sql.Composed:
+        nothing = sql.SQL(", ").join([sql.SQL("null")] * len(self.columns))
         return sql.SQL(
             """
-            insert into {mapped} (source_key, op, old)
-            select s.source_key,
-                   case when t.source_key is not null and t.dihapus_pada is null then 'D' else 'A' end, t.ctid
-              from {signalled} s
-              left join {partition} t on t.source_key = s.source_key
-             where not exists (select from {mapped} m where m.source_key = s.source_key)
+            c as materialized (
+              select m.n, m.source_key, {columns}, m.indikasi, m.row_hash, t.ctid as old,
+                     coalesce(d.rows, 1) as rows_seen,
+                     case when d.rows is not null then array['DUPLICATE_KEY'] else m.alasan end as alasan,
+                     case when d.rows is not null then array[''] else m.alasan_kolom end as alasan_kolom,
+                     case when m.alasan is not null or d.rows is not null then 'Q'
+                          when t.source_key is null then 'I'
+                          when t.dihapus_pada is not null then 'R'
+                          when t.row_hash = m.row_hash then 'N'
+                          else 'U' end as op
+                from m
+                left join d on d.source_key = m.source_key
+                left join {partition} t on t.source_key = m.source_key and m.alasan is null
+               where d.kept is null or d.kept = m.n
+              union all
+              select %(rows)s::bigint + row_number() over (), s.source_key, {nothing}, null, null, t.ctid, 1,
+                     null, null,
+                     case when t.source_key is not null and t.dihapus_pada is null then 'D' else 'A' end
+                from {signalled} s
+                left join {partition} t on t.source_key = s.source_key
+               where not exists (select from m where m.source_key = s.source_key))
             """
-        ).format(mapped=self.mapped, signalled=self.signalled, partition=self.partition)
+        ).format(columns=self._names("m"), nothing=nothing, partition=self.partition, signalled=self.signalled)
 
     @cached_property
-    def counts(self) -> sql.Composed:
-        return sql.SQL("select op, count(*) from {} group by op").format(self.mapped)
-
-    @cached_property
-    def reasons(self) -> sql.Composed:
+    def _as_new(self) -> sql.Composed:
         return sql.SQL(
-            "select reason, sum(rows_seen)::bigint from {}, unnest(alasan) as reason where op = 'Q' group by reason"
-        ).format(self.mapped)
+            """
+            c as materialized (
+              select m.n, m.source_key, {columns}, m.indikasi, m.row_hash, coalesce(d.rows, 1) as rows_seen,
+                     case when d.rows is not null then array['DUPLICATE_KEY'] else m.alasan end as alasan,
+                     case when d.rows is not null then array[''] else m.alasan_kolom end as alasan_kolom,
+                     case when m.alasan is not null or d.rows is not null then 'Q' else 'I' end as op
+                from m left join d on d.source_key = m.source_key
+               where d.kept is null or d.kept = m.n)
+            """
+        ).format(columns=self._names("m"))
 
-    @property
-    def _bookkeeping(self) -> sql.SQL:
-        return sql.SQL(
-            "%(mapping_version)s::text, %(batch_id)s::bigint, %(source_ts)s::timestamptz, %(read_position)s::bigint,"
-            " clock_timestamp(), null::timestamptz, null::text"
-        )
+    _bookkeeping = sql.SQL(
+        "%(mapping_version)s::text, %(batch_id)s::bigint, %(source_ts)s::timestamptz, %(read_position)s::bigint,"
+        " clock_timestamp(), null::timestamptz, null::text"
+    )
 
     def _hmac(self) -> tuple[sql.Composable, sql.Composable]:
         """The extra column and its value, for the entity that has one."""
         if self.entity != "anggota" or "nik" not in self.columns:
             return sql.SQL(""), sql.SQL("")
-        value = sql.SQL(", sha256(%(outer)s::bytea || sha256(%(inner)s::bytea || convert_to(m.nik::text, 'UTF8')))")
+        value = sql.SQL(", sha256(%(outer)s::bytea || sha256(%(inner)s::bytea || convert_to(c.nik::text, 'UTF8')))")
         return sql.SQL(", nik_hmac"), value
 
     @cached_property
-    def insert(self) -> sql.Composed:
+    def _insert(self) -> sql.Composed:
         name, value = self._hmac()
         return sql.SQL(
             """
-            insert into {partition} (parpol_id, source_key, {columns}{hmac_name}, indikasi, row_hash,
-                   mapping_version, sync_batch_id, source_ts, read_position, staged_at, dihapus_pada, alasan_hapus)
-            select %(parpol_id)s::smallint, m.source_key, {m_columns}{hmac}, m.indikasi, m.row_hash, {bookkeeping}
-              from {mapped} m where m.op = 'I'
+            written_i as (
+              insert into {partition} (parpol_id, source_key, {columns}{hmac_name}, indikasi, row_hash,
+                     mapping_version, sync_batch_id, source_ts, read_position, staged_at, dihapus_pada, alasan_hapus)
+              select %(parpol_id)s::smallint, c.source_key, {c_columns}{hmac}, c.indikasi, c.row_hash, {bookkeeping}
+                from c where c.op = 'I' returning 1)
             """
         ).format(
-            partition=self.partition, columns=self._names(), m_columns=self._names("m"), mapped=self.mapped,
+            partition=self.partition, columns=self._names(), c_columns=self._names("c"),
             hmac_name=name, hmac=value, bookkeeping=self._bookkeeping,
         )  # fmt: skip
 
     @cached_property
-    def update(self) -> sql.Composed:
+    def _update(self) -> sql.Composed:
         name, value = self._hmac()
         return sql.SQL(
             """
-            update {partition} t
-               set ({columns}{hmac_name}, indikasi, row_hash,
-                    mapping_version, sync_batch_id, source_ts, read_position, staged_at, dihapus_pada, alasan_hapus)
-                 = row({m_columns}{hmac}, m.indikasi, m.row_hash, {bookkeeping})
-              from {mapped} m where m.op in ('U', 'R') and t.ctid = m.old
+            written_u as (
+              update {partition} t
+                 set ({columns}{hmac_name}, indikasi, row_hash,
+                      mapping_version, sync_batch_id, source_ts, read_position, staged_at, dihapus_pada, alasan_hapus)
+                   = row({c_columns}{hmac}, c.indikasi, c.row_hash, {bookkeeping})
+                from c where c.op in ('U', 'R') and t.ctid = c.old returning 1)
             """
         ).format(
-            partition=self.partition, columns=self._names(), m_columns=self._names("m"), mapped=self.mapped,
+            partition=self.partition, columns=self._names(), c_columns=self._names("c"),
             hmac_name=name, hmac=value, bookkeeping=self._bookkeeping,
         )  # fmt: skip
 
     @cached_property
-    def delete(self) -> sql.Composed:
+    def _delete(self) -> sql.Composed:
         """A tombstone: the row stays until its stage's retention ends."""
         return sql.SQL(
             """
-            update {partition} t
-               set dihapus_pada = clock_timestamp(), alasan_hapus = {gone}, sync_batch_id = %(batch_id)s::bigint,
-                   source_ts = %(source_ts)s::timestamptz, read_position = %(read_position)s::bigint,
-                   staged_at = clock_timestamp()
-              from {mapped} m where m.op = 'D' and t.ctid = m.old
+            written_d as (
+              update {partition} t
+                 set dihapus_pada = clock_timestamp(), alasan_hapus = {gone}, sync_batch_id = %(batch_id)s::bigint,
+                     source_ts = %(source_ts)s::timestamptz, read_position = %(read_position)s::bigint,
+                     staged_at = clock_timestamp()
+                from c where c.op = 'D' and t.ctid = c.old returning 1)
             """
-        ).format(partition=self.partition, mapped=self.mapped, gone=sql.Literal(GONE))
+        ).format(partition=self.partition, gone=sql.Literal(GONE))
 
     @cached_property
-    def quarantine(self) -> sql.Composed:
+    def _quarantine(self) -> sql.Composed:
         return sql.SQL(
             """
-            insert into staging.karantina
-                   (parpol_id, entity, source_key, sync_batch_id, reasons, columns, rows_seen, mapping_version)
-            select %(parpol_id)s::smallint, %(entity)s::text, coalesce(m.source_key, ''), %(batch_id)s::bigint,
-                   min(m.alasan), min(m.alasan_kolom), sum(m.rows_seen), %(mapping_version)s::text
-              from {mapped} m where m.op = 'Q' group by coalesce(m.source_key, '')
-            on conflict (parpol_id, entity, source_key) do update
-               set sync_batch_id = excluded.sync_batch_id, reasons = excluded.reasons, columns = excluded.columns,
-                   rows_seen = excluded.rows_seen, mapping_version = excluded.mapping_version,
-                   last_seen = clock_timestamp()
+            written_q as (
+              insert into staging.karantina
+                     (parpol_id, entity, source_key, sync_batch_id, reasons, columns, rows_seen, mapping_version)
+              select %(parpol_id)s::smallint, %(entity)s::text, coalesce(c.source_key, ''), %(batch_id)s::bigint,
+                     min(c.alasan), min(c.alasan_kolom), sum(c.rows_seen), %(mapping_version)s::text
+                from c where c.op = 'Q' group by coalesce(c.source_key, '')
+              on conflict (parpol_id, entity, source_key) do update
+                 set sync_batch_id = excluded.sync_batch_id, reasons = excluded.reasons, columns = excluded.columns,
+                     rows_seen = excluded.rows_seen, mapping_version = excluded.mapping_version,
+                     last_seen = clock_timestamp())
             """
-        ).format(mapped=self.mapped)
+        ).format()
+
+    @cached_property
+    def _journal(self) -> sql.Composed:
+        return sql.SQL(
+            """
+            written_j as (
+              insert into connector.journal (batch_id, first_ordinal, parpol_id, entity, keys, ops)
+              select %(batch_id)s::bigint, min(p), %(parpol_id)s::smallint, %(entity)s::text,
+                     array_agg(source_key order by p), string_agg(letter, '' order by p)
+                from (select source_key, case op when 'D' then 'D' else 'U' end as letter,
+                             %(ordinal)s::bigint + row_number() over (order by n) as p
+                        from c where op in ('I', 'U', 'R', 'D')) j
+               group by (p - %(ordinal)s::bigint - 1) / {})
+            """
+        ).format(sql.Literal(JOURNAL_KEYS))
+
+    # SHA-256 over this slice's changes in the journal's order: operation, key, row digest.
+    _digest = sql.SQL(
+        "sha256(coalesce(string_agg(convert_to(op || source_key || ' ', 'UTF8') || coalesce(row_hash, ''), ''"
+        " order by n) filter (where op in ('I', 'U', 'R', 'D')), ''))"
+    )
+    _reasons = sql.SQL(
+        "(select json_object_agg(reason, rows) from (select reason, sum(rows_seen) as rows"
+        " from c, unnest(alasan) as reason where op = 'Q' group by reason) r)"
+    )
 
     @cached_property
     def release(self) -> sql.Composed:
-        """A good version, or none at all any more, clears the key's quarantine."""
-        return sql.SQL(
-            "delete from staging.karantina k using {} m where k.parpol_id = %(parpol_id)s::smallint"
-            " and k.entity = %(entity)s::text and k.source_key = m.source_key and m.op <> 'Q'"
-        ).format(self.mapped)
+        """A good version, or none at all any more, clears the key's quarantine.
 
-    @cached_property
-    def journal(self) -> sql.Composed:
+        Only what this batch did not write itself: its own refusals carry its number.
+        """
         return sql.SQL(
             """
-            insert into connector.journal (batch_id, first_ordinal, parpol_id, entity, keys, ops)
-            select %(batch_id)s::bigint, min(n), %(parpol_id)s::smallint, %(entity)s::text,
-                   array_agg(source_key order by n), string_agg(op, '' order by n)
-              from (select source_key, case op when 'D' then 'D' else 'U' end as op,
-                           %(ordinal)s::bigint + row_number() over () as n
-                      from {} where op in ('I', 'U', 'R', 'D')) c
-             group by (n - %(ordinal)s::bigint - 1) / {}
+            delete from staging.karantina k
+             where k.parpol_id = %(parpol_id)s::smallint and k.entity = %(entity)s::text
+               and k.sync_batch_id <> %(batch_id)s::bigint
+               and (exists (select from {signalled} s where s.source_key = k.source_key)
+                    or exists (select from {inbox} where {key} = k.source_key))
             """
-        ).format(self.mapped, sql.Literal(JOURNAL_KEYS))
+        ).format(signalled=self.signalled, inbox=self.inbox, key=self._key_text)
 
-    @cached_property
-    def digest(self) -> sql.Composed:
-        """SHA-256 over this slice's changes in key order: key, operation, row digest."""
-        return sql.SQL(
-            """
-            select sha256(convert_to(coalesce(string_agg(
-                     source_key || ' ' || op || ' ' || coalesce(encode(row_hash, 'hex'), ''), chr(10)
-                     order by source_key collate "C"), ''), 'UTF8'))
-              from {} where op in ('I', 'U', 'R', 'D')
-            """
-        ).format(self.mapped)
+    @property
+    def _key_text(self) -> sql.Composed:
+        """The staging key of an inbox row, as `events.source_key` builds it."""
+        if self.key_width == 1:
+            return sql.SQL("{}").format(sql.Identifier("i0"))
+        parts = [
+            sql.SQL(r"replace(replace({}, '\', '\\'), '|', '\|')").format(sql.Identifier(f"i{place}"))
+            for place in range(self.key_width)
+        ]
+        return sql.SQL("{}").format(sql.SQL(" || '|' || ").join(parts))
 
     @cached_property
     def mark_seen(self) -> sql.Composed:
         return sql.SQL(
             "insert into connector.seen (party, entity, generation, source_key)"
-            " select %(party)s::text, %(entity)s::text, %(generation)s::int, source_key from {}"
-            " where source_key is not null"
-        ).format(self.mapped)
+            " select %(party)s::text, %(entity)s::text, %(generation)s::int, {key} from {inbox} where {key} is not null"
+        ).format(key=self._key_text, inbox=self.inbox)
 
     @cached_property
     def clear(self) -> sql.Composed:
-        return sql.SQL("truncate {}, {}, {}").format(self.inbox, self.mapped, self.signalled)
+        return sql.SQL("truncate {}, {}").format(self.inbox, self.signalled)

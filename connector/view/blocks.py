@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from connector.errors import SourceProtocolError
-from connector.events import source_key
+from connector.events import KEY_BYTES_MAX, key_parts, short_parts, source_key
 
 INVALID_UTF8 = "INVALID_UTF8"
 CELL_TOO_LARGE = "CELL_TOO_LARGE"
@@ -19,13 +19,13 @@ NUL_CHARACTER = "NUL_CHARACTER"
 # COPY TO writes these escapes and no others; a server that writes `\.` or `\000` wants to break our COPY.
 _STRANGE_ESCAPE = re.compile(rb"\\[^bfnrtvN]")
 _ESCAPES = {0x62: b"\b", 0x66: b"\f", 0x6E: b"\n", 0x72: b"\r", 0x74: b"\t", 0x76: b"\v"}
-# A key longer than this cannot be indexed in staging (a btree entry has at most 2,704 bytes).
-KEY_BYTES_MAX = 2_000
+# What a place that no text can tell begins with. A key may begin so too, and is then told in the same way.
+_RAW_PLACE = "\x1f"
 
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that cannot be copied: its key columns' text (None for NULL) and why."""
+    """A row that cannot be copied: its key columns' text (None for NULL; see `short_parts`) and why."""
 
     key: tuple[str | None, ...]
     reason: str
@@ -35,8 +35,8 @@ class BadRow:
 class Block:
     """Checked rows: COPY text ready for staging, how many, and the rows kept out of it.
 
-    `last_key` is the staging key of the last row, good or bad: where a copy goes on from. None where
-    that row's key has a NULL.
+    `last_key` is the place of the last row, good or bad: where a copy goes on from (`place_parts`). None
+    where that row's key has a NULL.
     """
 
     data: bytes
@@ -65,8 +65,7 @@ def check(rows: list[bytes], width: int, key_width: int, cell_bytes_max: int) ->
         return Block(b"", 0, None)
     data = b"".join(rows)
     _check_shape(rows, data, width)
-    last = _key(rows[-1], key_width)
-    last_key = source_key(part for part in last if part is not None) if None not in last else None
+    last_key = _place(rows[-1], key_width)
     if max(map(len, rows), default=0) <= min(cell_bytes_max, KEY_BYTES_MAX) and _is_clean(data):
         return Block(data, len(rows), last_key)
     good: list[bytes] = []
@@ -103,7 +102,7 @@ def _is_clean(data: bytes) -> bool:
 
 def _reason(row: bytes, key_width: int, cell_bytes_max: int) -> str | None:
     cells = row[:-1].split(b"\t")
-    if any(len(cell) > KEY_BYTES_MAX for cell in cells[:key_width]):
+    if sum(map(len, cells[:key_width])) > KEY_BYTES_MAX:
         return CELL_TOO_LARGE
     if len(row) > cell_bytes_max and any(len(cell) > cell_bytes_max for cell in cells):
         return CELL_TOO_LARGE
@@ -114,8 +113,36 @@ def _reason(row: bytes, key_width: int, cell_bytes_max: int) -> str | None:
 
 def _key(row: bytes, key_width: int) -> tuple[str | None, ...]:
     """The key's text; bytes that are no text are shown as escapes, and too long a key is cut."""
-    cells = row[:-1].split(b"\t", key_width)[:key_width]
-    return tuple(None if cell == b"\\N" else _text(cell[:KEY_BYTES_MAX]) for cell in cells)
+    texts = [None if cell == b"\\N" else _text(cell) for cell in _key_cells(row, key_width)]
+    short = iter(short_parts(tuple(text for text in texts if text is not None)))
+    return tuple(None if text is None else next(short) for text in texts)
+
+
+def _key_cells(row: bytes, key_width: int) -> list[bytes]:
+    return row[:-1].split(b"\t", key_width)[:key_width]
+
+
+def _place(row: bytes, key_width: int) -> str | None:
+    """Where a row stands in key order: its key, or the key's bytes where they are no text."""
+    cells = _key_cells(row, key_width)
+    if b"\\N" in cells:
+        return None
+    parts = [unescape(cell) for cell in cells]
+    try:
+        place = source_key(part.decode() for part in parts)
+    except UnicodeDecodeError:
+        place = ""
+    else:
+        if not place.startswith(_RAW_PLACE):
+            return place
+    return _RAW_PLACE + ".".join(part.hex() for part in parts)
+
+
+def place_parts(place: str, width: int) -> tuple[bytes, ...]:
+    """The key columns' bytes of a `Block.last_key`."""
+    if place.startswith(_RAW_PLACE):
+        return tuple(bytes.fromhex(part) for part in place[1:].split("."))
+    return tuple(part.encode() for part in key_parts(place, width))
 
 
 def unescape(cell: bytes) -> bytes:

@@ -15,7 +15,7 @@ from psycopg import sql
 from connector import pg
 from connector.errors import EntityHeld
 from connector.events import key_parts, source_key
-from connector.view.blocks import Block, check, unescape
+from connector.view.blocks import Block, check, place_parts, unescape
 
 # A deadlock with a vacuum or DDL at the party ends here instead of waiting with an open snapshot.
 LOCK_TIMEOUT_S = 10.0
@@ -140,7 +140,7 @@ class PostgresView:
             yield from self._blocks(shape, query)
 
     def chunk(self, shape: ViewShape, after: str | None, rows: int) -> Iterator[Block]:
-        """The next rows in key order after key `after`, at least `rows` of them where there are that many.
+        """The next rows in key order after place `after`, at least `rows` of them where there are that many.
 
         Rows that share the last key are all in (`with ties`), so a doubled key is never split between
         chunks. Rows with a NULL in their key are not here: see `null_keys`.
@@ -169,8 +169,9 @@ class PostgresView:
             )
             for group in pg.copy_out(self._conn, query):
                 for row in group:
-                    if b"\\N" not in row:
-                        yield _copied_key(row)
+                    key = _copied_key(row)
+                    if key is not None:
+                        yield key
 
     def _blocks(self, shape: ViewShape, query: sql.Composed) -> Iterator[Block]:
         for group in pg.copy_out(self._conn, query):
@@ -180,8 +181,8 @@ class PostgresView:
         whole = sql.SQL(" and ").join(sql.SQL("v.{} is not null").format(sql.Identifier(name)) for name in shape.key)
         if after is None:
             return whole
-        parts = key_parts(after, len(shape.key))
-        self._set({f"sipol.a{place}": part for place, part in enumerate(parts)})
+        for place, part in enumerate(place_parts(after, len(shape.key))):
+            self._conn.execute(_SET_BYTES, (f"sipol.a{place}", part))
         left = sql.SQL(", ").join(sql.SQL("v.{}").format(sql.Identifier(name)) for name in shape.key)
         right = sql.SQL(", ").join(
             _setting(f"sipol.a{place}", shape.types[name]) for place, name in enumerate(shape.key)
@@ -220,10 +221,22 @@ def _array(values: Sequence[str]) -> str:
     return '{"' + '","'.join(quoted) + '"}' if values else "{}"
 
 
-def _copied_key(row: bytes) -> str:
-    cells = row.rstrip(b"\n").split(b"\t")
-    return source_key(unescape(cell).decode("utf-8", "backslashreplace") for cell in cells)
+def _copied_key(row: bytes) -> str | None:
+    """A row's staging key; None where it has a NULL or is no text: such a row is never staged."""
+    cells = row[:-1].split(b"\t")
+    if b"\\N" in cells:
+        return None
+    try:
+        return source_key(unescape(cell).decode() for cell in cells)
+    except UnicodeDecodeError:
+        return None
 
+
+# A database of encoding SQL_ASCII has keys that are no text at all; every other one converts our UTF-8.
+_SET_BYTES = """
+select set_config(%s, convert_from(%s, case getdatabaseencoding() when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end), true)
+       is null
+"""
 
 _POSITION = (
     "select (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end"

@@ -31,6 +31,7 @@ create table connector.source_offset (
     timeline          integer,
     slot              text,
     epoch             bigint not null default 0,
+    claimed_at        timestamptz,
     moved_at          timestamptz
 ) with (fillfactor = 50);
 comment on column connector.source_offset.epoch is 'Rises with each take-over; a daemon that holds an older one is fenced.';

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +25,8 @@ from psycopg import sql
 from connector import config
 from connector.app import compile_party, open_party
 from connector.capture.postgres.kit import kit_sql
+from connector.cli.demo import answer
+from connector.cli.output import exit_code
 from connector.demo import measure, oracle, people, territory
 from connector.demo import party as parties
 from connector.demo.alfa import Alfa
@@ -25,6 +35,7 @@ from connector.demo.interrupt import uninterrupted
 from connector.demo.measure import Applied, Latency
 from connector.demo.oracle import Difference
 from connector.demo.people import People, Person
+from connector.demo.play import EntityResult, PartyResult, Result
 from connector.demo.writer import Commit, Pace, Writer, writing
 from connector.errors import SourceError
 from connector.mapping import document
@@ -282,13 +293,14 @@ def followed(
 
 
 def configure(folder: Path, name: str, source_dsn: str) -> config.Config:
+    reader_dsn = source_dsn.replace("user=postgres", "user=sipol_ro")
     (folder / "digest.key").write_text("not a secret", encoding="utf-8")
     (folder / "digest.key").chmod(0o600)
     (folder / "connector.yaml").write_text(
         "staging: {dsn: host=unused}\n"
         "digest: {key: '${file:digest.key}'}\n"
         f"parties: {{{name}: {{parpol_id: 7, mapping: '{schema_path('parties', name + '.yaml')}',"
-        f" source: {{engine: postgresql, capture: pull, dsn: '{source_dsn.replace('user=postgres', 'user=sipol_ro')}'}}}}}}\n",
+        f" source: {{engine: postgresql, capture: pull, dsn: '{reader_dsn}'}}}}}}\n",
         encoding="utf-8",
     )
     return config.load(folder / "connector.yaml")
@@ -342,16 +354,17 @@ TAMPERING = {
 }
 
 
-@pytest.mark.parametrize("tampering", TAMPERING)
 def test_one_row_changed_behind_our_back_is_found(
-    followed: tuple[Connection, Connection, dict[str, Program]], tampering: str
+    followed: tuple[Connection, Connection, dict[str, Program]],
 ) -> None:
     staging, source, programs = followed
-    kind = TAMPERING[tampering]
-    staging.execute(tampering.encode())
-    found = differences(staging, source, programs)["anggota"]
-    assert getattr(found, kind) == 1
-    assert any(example.startswith(kind + ":") for example in found.examples)
+    for tampering, kind in TAMPERING.items():
+        with staging.transaction(force_rollback=True):
+            staging.execute(tampering.encode())
+            found = oracle.differing_rows(staging, source, programs["anggota"], 7)
+        assert getattr(found, kind) == 1, tampering
+        assert any(example.startswith(kind + ":") for example in found.examples), tampering
+    assert differences(staging, source, programs) == {}
 
 
 # ------------------------------------------------------------------------------------------------- figures
@@ -375,9 +388,6 @@ def test_latency_is_told_by_rank_and_not_invented() -> None:
 
 
 def test_an_interrupt_waits_until_a_server_is_ours_to_stop() -> None:
-    import os
-    import signal
-
     steps = []
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - the order of the steps is the fact
         with uninterrupted():
@@ -385,3 +395,81 @@ def test_an_interrupt_waits_until_a_server_is_ours_to_stop() -> None:
             steps.append("started")
         steps.append("never reached")
     assert steps == ["started"]
+
+
+# ------------------------------------------------------------------------------------------------- the whole
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Where a demo puts everything: short enough for sockets, open to the servers' user."""
+    made = Path(tempfile.mkdtemp(prefix="d-"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def demo(folder: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "connector", "demo", "--members", "400", *options],
+        env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Processes that work in this folder or were started with it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            texts = [process.joinpath(name).read_bytes() for name in ("cmdline", "environ")]
+            texts.append(os.fsencode(process.joinpath("cwd").readlink()))
+            if any(os.fsencode(folder) in text for text in texts):
+                found.append(int(process.name))
+    return found
+
+
+@pytest.mark.slow
+def test_the_demo_ends_with_no_row_that_differs_and_nothing_left_behind(folder: Path) -> None:
+    with demo(folder, "--seconds", "3", "--json") as process:
+        said, _ = process.communicate()
+    envelope = json.loads(said)
+    result = envelope["result"]
+    assert process.returncode == 0, envelope["error"]
+    assert result["differing_rows"] == 0
+    assert result["audit_verified"] is True
+    assert set(result["parties"]) == {"alfa", "beta"}
+    assert result["latency_ms"]["p50"] <= result["latency_ms"]["p95"]
+    assert result["rows_per_s"] > 0
+    for party in result["parties"].values():
+        for one in party["entities"].values():
+            assert one["read"] == one["inserted"] + one["updated"] + one["unchanged"] + one["quarantined"]
+    assert processes_of(folder) == []
+    assert list(folder.glob("sipol-demo-*")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["starting three", "live changes"])
+def test_ctrl_c_leaves_no_process_and_no_folder_behind(folder: Path, line: str) -> None:
+    with demo(folder, "--seconds", "60") as process:
+        assert process.stdout is not None
+        for said in process.stdout:
+            if line in said:
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate()
+    assert process.returncode == 130
+    assert processes_of(folder) == []
+    assert list(folder.glob("sipol-demo-*")) == []
+
+
+def test_a_difference_is_an_exit_code_and_names_keys() -> None:
+    difference = Difference(missing=1, examples=("missing:42",))
+    entity = EntityResult(1, 1, 1, 0, 0, 0, 0, Latency(1.0, 2.0), 10.0, 1, difference)
+    party = PartyResult(16, 1, {"flood": 1}, 1, 1.0, {"anggota": entity}, {}, 1)
+    made = answer(Result({"beta": party}, 1, True, Latency(1.0, 2.0), 10.0, 1.0))
+    assert made.error is not None
+    assert exit_code(made.error) == 1
+    assert "missing:42" in made.error.hint

@@ -195,7 +195,26 @@ def test_a_peek_without_a_bound_reads_no_backlog(party: Party) -> None:
             assert reader.execute(query, [bound]).fetchone() == (True,)
 
 
-def test_an_update_of_a_large_table_reaches_the_stream_with_the_listed_columns_only(party: Party) -> None:
+@ALL
+def test_the_reader_can_give_its_own_slot_up_and_a_second_run_makes_it_anew(party: Party) -> None:
+    """Without this a connector that cannot keep up could only watch the party's disk fill."""
+    run(party.dba, kit_sql(party.request))
+    slots = "select count(*) from pg_replication_slots where slot_name = %s"
+    with party.as_reader() as reader:
+        release = f"select sipol.{party.request.slot}_release()"
+        assert reader.execute(release.encode()).fetchone() == (True,)
+        assert party.dba.execute(slots, [party.request.slot]).fetchone() == (0,)
+        assert reader.execute(release.encode()).fetchone() == (False,)
+        with pytest.raises(psycopg.errors.UndefinedObject):
+            reader.execute(f"select count(*) from sipol.{party.request.slot}_peek('FFFF/0', null)".encode())
+        with pytest.raises(psycopg.errors.UndefinedObject):
+            reader.execute(f"select sipol.{party.request.slot}_confirm('FFFF/0')".encode())
+    party_writes(party.dba)
+    run(party.dba, kit_sql(party.request))
+    assert party.dba.execute(slots, [party.request.slot]).fetchone() == (1,)
+
+
+def test_the_publication_carries_the_key_columns_and_no_other(party: Party) -> None:
     """A column that a view's key does not need is not published even where the mapping shows it."""
     tables = (*party.request.tables, KitTable("public", "wilayah"))
     run(party.dba, kit_sql(replace(party.request, tables=tables)))

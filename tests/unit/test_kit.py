@@ -50,6 +50,7 @@ def test_a_pull_kit_gives_the_reader_no_replication_and_no_table() -> None:
         'grant usage on schema "sipol" to "sipol_ro";',
         'grant execute on function "sipol"."sipol_alfa_peek"(pg_lsn, integer) to "sipol_ro";',
         'grant execute on function "sipol"."sipol_alfa_confirm"(pg_lsn) to "sipol_ro";',
+        'grant execute on function "sipol"."sipol_alfa_release"() to "sipol_ro";',
         'grant usage on schema "ekspor" to "sipol_ro";',
         'grant select on "ekspor"."v_anggota" to "sipol_ro";',
     ]

@@ -228,7 +228,7 @@ select p.level, p.code, s.place as subject, p.message, p.remedy
     (s.definition ~* '\\m(current_date|current_timestamp|localtimestamp|(now|clock_timestamp|statement_timestamp)\\()',
      'warning', 'TIME_DEPENDENT', 'depends on the clock: rows come and go without any write',
      'rely on the scheduled compare for these, or move the condition into a column'),
-    (s.definition ~* '\\mwhere\\M' and not s.barrier, 'warning', 'NO_SECURITY_BARRIER',
+    (s.definition ~* '\\n\\s*where\\M' and not s.barrier, 'warning', 'NO_SECURITY_BARRIER',
      'hides rows by WHERE without security_barrier: a function of the reader''s own could see hidden rows',
      format('alter view %s set (security_barrier = true);', s.place))
   ) p(hit, level, code, message, remedy)

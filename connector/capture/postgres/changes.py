@@ -124,9 +124,9 @@ class ChangeReader:
             for key in (new, old):
                 if key is not None:
                     value = key[0]
-                    if isinstance(value, bytes):
-                        keys.add(value.decode("utf-8", "backslashreplace"))
-                    else:
+                    try:
+                        keys.add(value.decode())  # type: ignore[union-attr]
+                    except (AttributeError, UnicodeDecodeError):  # not there, or no text
                         self._touch(entity, key)
 
         return touch_one
@@ -136,11 +136,13 @@ class ChangeReader:
         for value in key:
             if value is None:
                 return  # no row of the view has a NULL key that we could stage; the copy reports those
-            if isinstance(value, Unknown):
-                # The log does not carry what the key was. `check` refuses such a set-up; still, miss nothing.
+            text = _text(value)
+            if text is None:
+                # The log does not carry what the key was (`check` refuses such a set-up), or it is no text that
+                # we could ask the view for. Still, miss nothing.
                 self._buffer.whole(entity)
                 return
-            parts.append(value.decode("utf-8", "backslashreplace"))
+            parts.append(text)
         self._buffer.keys(entity).add(source_key(parts))
 
     def _match_sink(self, extract: KeyExtractor, match: Match) -> Sink:
@@ -151,13 +153,29 @@ class ChangeReader:
                 # found by a value that they no longer show.
                 self._buffer.whole(match.entity)
             for values in (old, new):
-                texts = [
-                    value.decode("utf-8", "backslashreplace") for value in values or () if isinstance(value, bytes)
-                ]
-                if len(texts) == len(match.columns):
-                    self._buffer.matches(match).add(source_key(texts))
+                if values is not None:
+                    self._touch_matching(match, values)
 
         return touch
+
+    def _touch_matching(self, match: Match, values: Sequence[bytes | Unknown | None]) -> None:
+        if None in values:
+            return  # NULL joins nothing
+        texts = [text for text in map(_text, values) if text is not None]
+        if len(texts) < len(values):
+            self._buffer.whole(match.entity)  # as in `_touch`: nothing that the view could be asked for
+        else:
+            self._buffer.matches(match).add(source_key(texts))
+
+
+def _text(value: bytes | Unknown | None) -> str | None:
+    """A value as text; None where the log does not carry it, or where a SQL_ASCII database has bytes that are none."""
+    if not isinstance(value, bytes):
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _together(sinks: Sequence[Sink]) -> Sink:

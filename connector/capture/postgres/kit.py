@@ -19,11 +19,12 @@ from connector.capture.postgres.kit_request import (
     confirm_name,
     peek_name,
     refuse_bad_names,
+    release_name,
 )
 from connector.capture.postgres.quoting import do, indented, name, quoted, remark, text, texts
 from connector.errors import UsageError
 
-__all__ = ["KitRequest", "KitTable", "Mode", "confirm_body", "kit_remove_sql", "kit_sql", "peek_body"]
+__all__ = ["KitRequest", "KitTable", "Mode", "confirm_body", "kit_remove_sql", "kit_sql", "peek_body", "release_body"]
 
 
 def kit_sql(request: KitRequest) -> str:
@@ -75,6 +76,16 @@ begin
   end if;
   return (select moved.end_lsn from pg_catalog.pg_replication_slot_advance({text(slot)}, upto) as moved);
 end
+"""
+
+
+def release_body(slot: str) -> str:
+    """The text of the release function, as `check` compares it with what the server has."""
+    return f"""
+  select coalesce((
+    select pg_catalog.pg_drop_replication_slot(s.slot_name) is not null
+      from pg_catalog.pg_replication_slots s
+     where s.slot_name = {text(slot)} and s.database = pg_catalog.current_database() and s.plugin = 'pgoutput'), false)
 """
 
 
@@ -205,25 +216,30 @@ comment on publication {publication} is '{MARK}: publication of slot {request.sl
 
 
 def _functions(request: KitRequest) -> str:
-    schema, guardian = name(request.schema), name(request.guardian)
-    peek, confirm = name(request.schema, peek_name(request.slot)), name(request.schema, confirm_name(request.slot))
-    mark = f"comment on schema {schema} is '{MARK}: functions';"
+    schema, guardian, reader = name(request.schema), name(request.guardian), name(request.reader)
+    peek = name(request.schema, peek_name(request.slot))
+    confirm = name(request.schema, confirm_name(request.slot))
+    release = name(request.schema, release_name(request.slot))
+    signatures = _signatures(request)
     make_schema = f"""
 begin
   if not exists (select from pg_namespace where nspname = {text(request.schema)}) then
     create schema {schema};
-    {mark}
+    comment on schema {schema} is '{MARK}: functions';
   end if;
 end
 """
+    drops = "\n".join(f"drop function if exists {signature};" for signature in signatures)
+    owners = "\n".join(f"alter function {signature} owner to {guardian};" for signature in signatures)
+    shut = "\n".join(f"revoke all on function {signature} from public;" for signature in signatures)
+    grants = "\n".join(f"grant execute on function {signature} to {reader};" for signature in signatures)
     return f"""\
--- 6. A schema of its own for the two functions.
+-- 6. A schema of its own for the functions.
 {do(make_schema)}
--- 7. Two functions, each tied to this slot and this publication: the reader cannot name another. They run with the
+-- 7. Three functions, each tied to this slot and this publication: the reader cannot name another. They run with the
 --    guardian's rights (SECURITY DEFINER), so names are looked up in pg_catalog only. Made anew on each run, so that
 --    no older grant on them survives.
-drop function if exists {peek}(pg_lsn, integer);
-drop function if exists {confirm}(pg_lsn);
+{drops}
 
 -- 7a. peek: the changes up to a position, without taking them: asked again, it answers the same. There is always an
 --     upper bound: for the server NULL and 0/0 mean none, and a peek at a whole backlog could run for an hour.
@@ -241,15 +257,29 @@ create function {confirm}(upto pg_lsn)
   set search_path = pg_catalog, pg_temp
 as {quoted(confirm_body(request.slot))};
 
--- 7c. The guardian owns them, nobody else may call them, the reader may.
-alter function {peek}(pg_lsn, integer) owner to {guardian};
-alter function {confirm}(pg_lsn) owner to {guardian};
-revoke all on function {peek}(pg_lsn, integer) from public;
-revoke all on function {confirm}(pg_lsn) from public;
-grant usage on schema {schema} to {name(request.reader)};
-grant execute on function {peek}(pg_lsn, integer) to {name(request.reader)};
-grant execute on function {confirm}(pg_lsn) to {name(request.reader)};
+-- 7c. release: KPU gives this slot up, so that the server keeps no more log for it, when KPU has fallen so far behind
+--     that your disk would suffer. KPU then copies the views again; this kit, run again, makes a new slot.
+create function {release}()
+  returns boolean
+  language sql volatile security definer
+  set search_path = pg_catalog, pg_temp
+as {quoted(release_body(request.slot))};
+
+-- 7d. The guardian owns them, nobody else may call them, the reader may.
+{owners}
+{shut}
+grant usage on schema {schema} to {reader};
+{grants}
 """
+
+
+def _signatures(request: KitRequest) -> tuple[str, ...]:
+    """The functions with their argument types, as DDL names them."""
+    return (
+        f"{name(request.schema, peek_name(request.slot))}(pg_lsn, integer)",
+        f"{name(request.schema, confirm_name(request.slot))}(pg_lsn)",
+        f"{name(request.schema, release_name(request.slot))}()",
+    )
 
 
 def _grants(request: KitRequest) -> str:
@@ -278,8 +308,7 @@ end
 def _slot(request: KitRequest) -> str:
     ready = f"exists (select from pg_publication where pubname = {text(request.publication)})"
     if request.mode == "pull":
-        signature = f"{name(request.schema, confirm_name(request.slot))}(pg_lsn)"
-        ready += f"\n   and to_regprocedure({text(signature)}) is not null"
+        ready += f"\n   and to_regprocedure({text(_signatures(request)[0])}) is not null"
     return f"""\
 -- 9. The slot: the server keeps its log from here until KPU confirms. Last, and in a transaction of its own, because
 --    PostgreSQL makes no slot in a transaction that has written, and because a slot without a reader fills the disk:
@@ -298,10 +327,6 @@ def _self_check(request: KitRequest) -> str:
     slot, publication, reader = text(request.slot), text(request.publication), text(request.reader)
     functions = ""
     if request.mode == "pull":
-        signatures = [
-            f"{name(request.schema, peek_name(request.slot))}(pg_lsn, integer)",
-            f"{name(request.schema, confirm_name(request.slot))}(pg_lsn)",
-        ]
         functions = "".join(
             f"""
     union all
@@ -310,7 +335,7 @@ def _self_check(request: KitRequest) -> str:
          and not exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)
          and exists (select from aclexplode(p.proacl) a join pg_roles r on r.oid = a.grantee where r.rolname = {reader})
         from pg_proc p where p.oid = to_regprocedure({text(signature)})), false)"""
-            for signature in signatures
+            for signature in _signatures(request)
         )
     views = "".join(
         f"""

@@ -9,6 +9,7 @@ from connector.capture.postgres.kit_request import (
     confirm_name,
     peek_name,
     refuse_bad_names,
+    release_name,
 )
 from connector.capture.postgres.quoting import do, name, remark, text, texts
 
@@ -72,6 +73,7 @@ set local standard_conforming_strings = on;
 def _drop_objects(request: KitRequest) -> str:
     schema = text(request.schema)
     peek, confirm = name(request.schema, peek_name(request.slot)), name(request.schema, confirm_name(request.slot))
+    release = name(request.schema, release_name(request.slot))
     publication = f"""
 begin
   if exists (select from pg_publication where pubname = {text(request.publication)}
@@ -100,9 +102,10 @@ set local lock_timeout = '{LOCK_TIMEOUT_S}s';
 
 -- 2a. The publication, if the kit made it. From here on the party's tables are as they were.
 {do(publication)}
--- 2b. The two functions (none in mode stream).
+-- 2b. The functions (none in mode stream).
 drop function if exists {peek}(pg_lsn, integer);
 drop function if exists {confirm}(pg_lsn);
+drop function if exists {release}();
 
 -- 2c. The grants and the roles.
 {do(_drop_roles_body(request))}
@@ -162,7 +165,7 @@ end
 
 
 def _leftovers(request: KitRequest) -> str:
-    functions = texts((peek_name(request.slot), confirm_name(request.slot)))
+    functions = texts((peek_name(request.slot), confirm_name(request.slot), release_name(request.slot)))
     return f"""\
 -- 3. Self-check: no row means that nothing is left. What the kit did not make stays, and shows here.
 begin;

@@ -78,6 +78,10 @@ def confirm_name(slot: str) -> str:
     return f"{slot}_confirm"
 
 
+def release_name(slot: str) -> str:
+    return f"{slot}_release"
+
+
 def refuse_bad_names(request: KitRequest) -> None:
     if not SLOT_NAME.fullmatch(request.slot):
         raise UsageError(

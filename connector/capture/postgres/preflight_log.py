@@ -12,8 +12,8 @@ from psycopg.rows import DictRow
 from connector.capture.finding import Finding, Level, error, ok, warning
 from connector.capture.postgres.catalogue import table_columns, table_problems
 from connector.capture.postgres.expectations import MEGABYTE, WANTED, Expectations, wanted_params
-from connector.capture.postgres.kit import confirm_body, peek_body
-from connector.capture.postgres.kit_request import confirm_name, guardian_name, peek_name
+from connector.capture.postgres.kit import confirm_body, peek_body, release_body
+from connector.capture.postgres.kit_request import confirm_name, guardian_name, peek_name, release_name
 from connector.capture.postgres.questions import Connection, judged, one, rendered
 
 # A transaction older than this is no ordinary one; while it is open, each peek decodes again from its start.
@@ -140,6 +140,7 @@ def functions(conn: Connection, expected: Expectations) -> Iterator[Finding]:
     wanted = (
         (peek_name(expected.slot), "pg_lsn, integer", peek_body(expected.slot, expected.publication)),
         (confirm_name(expected.slot), "pg_lsn", confirm_body(expected.slot)),
+        (release_name(expected.slot), "", release_body(expected.slot)),
     )
     for name, arguments, body in wanted:
         params = {
@@ -207,7 +208,8 @@ def peek(conn: Connection, expected: Expectations) -> Iterator[Finding]:
     if expected.mode != "pull":
         return
     fact = conn.execute(_SLOT, {"slot": expected.slot}).fetchone()
-    if fact is None or fact["active"] or fact["wal_status"] == "lost" or fact["again"] > REDECODE_WARN_BYTES:
+    # A slot that stands far behind would be decoded for seconds; one that is not ours, or lost, is told above.
+    if fact is None or fact["active"] or fact["again"] is None or fact["again"] > REDECODE_WARN_BYTES:
         return
     call = sql.SQL("select count(*) from {}(%s::pg_lsn, 1)").format(
         sql.Identifier(expected.schema, peek_name(expected.slot))

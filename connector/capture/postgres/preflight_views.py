@@ -35,6 +35,13 @@ def views(conn: Connection, expected: Expectations) -> Iterator[Finding]:
     for view in expected.views:
         try:
             yield from _view(conn, expected, view)
+        except psycopg.errors.InsufficientPrivilege:
+            yield error(
+                "VIEW_REFUSED",
+                view.place,
+                "we hold SELECT on it, and yet reading it is refused",
+                "its owner must be able to read the base tables, past any row level security; no security_invoker",
+            )
         except psycopg.Error as exc:
             yield failed(view.place, exc)
             if conn.closed:

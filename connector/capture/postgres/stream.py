@@ -74,7 +74,9 @@ class WalReader:
         self._closing = False
         self._ended = False
         self._error: ConnectorError | None = None
-        self._wake_out, self._wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_out, self._wake_in = os.pipe()
+        os.set_blocking(self._wake_out, False)
+        os.set_blocking(self._wake_in, False)
         duties = _Duties(connection, limits, self._wake_out)
         self._thread = threading.Thread(target=self._converse, args=(duties,), name="wal-reader", daemon=True)
         self._thread.start()
