@@ -20,6 +20,8 @@ from connector.errors import ConfigError, UsageError
 from connector.events import Position, SourceIdentity
 from connector.mapping import document as mapping_document
 from connector.mapping.program import Program, ProgramOptions, compile_entity
+from connector.ops import evidence
+from connector.runtime.notary import Notary, Watchers
 from connector.runtime.ports import Limits, Source, ViewName
 from connector.runtime.supervisor import Supervisor
 from connector.runtime.worker import Worker
@@ -52,7 +54,7 @@ class PostgresParty:
         given = self.settings
         return Limits(
             given.batch_rows, given.copy_rows, given.keys_in_memory, given.poll_s, given.delete_share_max,
-            given.lag_warn_mb << 20,
+            given.lag_warn_mb << 20, given.lag_drop_mb << 20,
         )  # fmt: skip
 
     def open_staging(self) -> PartyStaging:
@@ -60,7 +62,8 @@ class PostgresParty:
 
     def report(self, report: Report) -> None:
         """Say how the worker fares, through a session of its own: it may have no other."""
-        with closing(session.connect(self.staging_dsn, f"connector {self.name}")) as conn, session.translated("reporting"):
+        conn = session.connect(self.staging_dsn, f"connector {self.name}")
+        with closing(conn), session.translated("reporting"):
             offsets.register(conn, self.name, self.parpol_id, self.jenis)
             write_report(conn, self.name, report)
 
@@ -148,7 +151,8 @@ def digest_keys(config: Config) -> DigestKeys:
 
 def run(config: Config, staging_dsn: str, parties: list[str], *, once: bool, log_format: str = "console") -> bool:
     """Run the daemon. True where every party ended as asked."""
-    return Supervisor(_Start(config.path, staging_dsn, log_format), parties, once=once).run()
+    beside = {"audit tree": _Notary(config.path, staging_dsn, log_format)}
+    return Supervisor(_Start(config.path, staging_dsn, log_format), parties, once=once, beside=beside).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,3 +167,19 @@ class _Start:
         logs.setup("json" if self.log_format == "json" else "console", party=party)
         config = configuration.load(self.config)
         return Worker(open_party(config, party, self.staging_dsn), daemon=daemon, wait=wait, once=once).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Notary:
+    """As `_Start`, for the process that keeps the audit log's tree."""
+
+    config: Path
+    staging_dsn: str
+    log_format: str
+
+    def __call__(self, name: str, daemon: str, once: bool, wait: Callable[[float], bool]) -> bool:  # noqa: ARG002
+        logs.setup("json" if self.log_format == "json" else "console", party=name)
+        config = configuration.load(self.config, check_secrets=False)
+        watchers = Watchers(config.audit.witnesses, config.audit.witnesses_needed)
+        Notary(self.staging_dsn, lambda: evidence.signing(config), watchers, wait).run()
+        return True

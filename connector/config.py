@@ -20,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from connector.audit.note import Algorithm, NoteError, Verifier
 from connector.errors import ConfigError
 from connector.yamlpos import Node, Place, Problem, Table, closest, in_order, place_at, plain, read, shown, walk
 
@@ -88,9 +89,23 @@ class Staging:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """`key` signs checkpoints (Ed25519)."""
+    """How the log is signed, and who watches it.
+
+    `key` signs checkpoints (Ed25519); `previous_key` signs too while one replaces the other; `trusted` are public keys
+    of the log that sign no more. `anchor` is the last checkpoint's file, outside staging. So many of `witnesses` must
+    have cosigned for a checkpoint to count as anchored. Older than `alarm_h` is an alarm; older than `stop_h` stops
+    every party (None: never).
+    """
 
     key: Secret | None = None
+    previous_key: Secret | None = None
+    origin: str = "sipol-connector/audit"
+    anchor: Path | None = None
+    trusted: tuple[Verifier, ...] = ()
+    witnesses: tuple[Verifier, ...] = ()
+    witnesses_needed: int = 0
+    alarm_h: float = 24.0
+    stop_h: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +191,18 @@ class _Key(_Model):
     key: str | None = None
 
 
+class _Audit(_Model):
+    key: str | None = None
+    previous_key: str | None = None
+    origin: Annotated[str, Field(min_length=1, max_length=200)] = Audit().origin
+    anchor: Annotated[str, Field(min_length=1)] | None = None
+    trusted: dict[str, str] = Field(default_factory=dict)
+    witnesses: dict[str, str] = Field(default_factory=dict)
+    witnesses_needed: Annotated[int, Field(ge=0, le=100)] = Audit().witnesses_needed
+    alarm_h: Annotated[float, Field(gt=0, le=8_760)] = Audit().alarm_h
+    stop_h: Annotated[float, Field(gt=0, le=8_760)] | None = None
+
+
 class _Source(_Model):
     engine: Literal["postgresql", "mariadb", "mysql", "sqlite", "mssql", "oracle"]
     dsn: str
@@ -207,7 +234,7 @@ class _Party(_Model):
 
 class _Config(_Model):
     staging: _Staging
-    audit: _Key = _Key()
+    audit: _Audit = _Audit()
     digest: _Key = _Key()
     parties: dict[str, _Party] = Field(default_factory=dict)
 
@@ -262,6 +289,7 @@ def _build(path: Path, root: Table, check_secrets: bool, problems: list[Problem]
     secrets = _Secrets(root, path.parent, problems)
     staging_dsn = secrets.take(("staging", "dsn"), literal=True)
     audit_key = secrets.take(("audit", "key"), literal=False)
+    previous_key = secrets.take(("audit", "previous_key"), literal=False)
     digest_key = secrets.take(("digest", "key"), literal=False)
     party_dsns = {name: secrets.take(("parties", name, "source", "dsn"), literal=True) for name in _party_names(root)}
     if check_secrets:
@@ -277,7 +305,50 @@ def _build(path: Path, root: Table, check_secrets: bool, problems: list[Problem]
     problems += _file_problems(parties, root)
     problems += _same_source_problems(parties, root, secrets)
     embedded = None if model.staging.embedded is None else path.parent / model.staging.embedded
-    return Config(path, Staging(staging_dsn, embedded), Audit(audit_key), Digest(digest_key), parties)
+    audit = _audit(model.audit, (audit_key, previous_key), path.parent, root, problems)
+    return Config(path, Staging(staging_dsn, embedded), audit, Digest(digest_key), parties)
+
+
+def _audit(
+    given: _Audit, keys: tuple[Secret | None, Secret | None], folder: Path, root: Table, problems: list[Problem]
+) -> Audit:
+    if re.search(r"[\s+]", given.origin):
+        message = "`origin` is a name without blanks and plus signs"
+        problems.append(Problem(place_at(root, ("audit", "origin")), message, "kpu.example/sipol-audit, for instance"))
+    trusted = _verifiers("trusted", given.trusted, Algorithm.ED25519, root, problems)
+    witnesses = _verifiers("witnesses", given.witnesses, Algorithm.COSIGNATURE, root, problems)
+    if given.witnesses_needed > len(witnesses):
+        message = f"`witnesses_needed` is {given.witnesses_needed}, and `witnesses` has {len(witnesses)}"
+        problems.append(Problem(place_at(root, ("audit", "witnesses_needed")), message))
+    if given.stop_h is not None and given.stop_h <= given.alarm_h:
+        message = f"`stop_h` ({given.stop_h:g}) must exceed `alarm_h` ({given.alarm_h:g})"
+        problems.append(Problem(place_at(root, ("audit", "stop_h"), key=True), message))
+    if given.stop_h is not None and given.anchor is None and not given.witnesses_needed:
+        message = "`stop_h` needs an `anchor` or witnesses: nothing would ever count as anchored"
+        problems.append(Problem(place_at(root, ("audit", "stop_h"), key=True), message))
+    return Audit(
+        *keys, given.origin, None if given.anchor is None else folder / Path(given.anchor).expanduser(), trusted,
+        witnesses, given.witnesses_needed, given.alarm_h, given.stop_h,
+    )  # fmt: skip
+
+
+def _verifiers(
+    table: str, given: Mapping[str, str], algorithm: Algorithm, root: Table, problems: list[Problem]
+) -> tuple[Verifier, ...]:
+    """The public keys of a table; names in it are for people."""
+    found: list[Verifier] = []
+    for name, text in given.items():
+        place = place_at(root, ("audit", table, name))
+        try:
+            verifier = Verifier.parse(text)
+        except NoteError as exc:
+            problems.append(Problem(place, f"`{shown(name)}`: {exc}", "connector audit keygen prints such a key"))
+            continue
+        if verifier.algorithm is not algorithm:
+            message = f"`{shown(name)}`: a key of another kind is needed here"
+            problems.append(Problem(place, message, "a witness's key is of type 4, the log's own of type 1"))
+        found.append(verifier)
+    return tuple(found)
 
 
 def _party(name: str, model: _Party, dsn: Secret, folder: Path) -> Party:
@@ -315,7 +386,7 @@ def _reference_problems(root: Table) -> Iterator[Problem]:
 
 
 def _secret_paths(root: Table) -> Iterator[tuple[str, ...]]:
-    yield from (("staging", "dsn"), ("audit", "key"), ("digest", "key"))
+    yield from (("staging", "dsn"), ("audit", "key"), ("audit", "previous_key"), ("digest", "key"))
     yield from (("parties", name, "source", "dsn") for name in _party_names(root))
 
 
@@ -557,7 +628,9 @@ def _known_keys(path: tuple[str | int, ...]) -> tuple[str, ...]:
             model: type[_Model] = _Config
         case ("staging",):
             model = _Staging
-        case ("audit",) | ("digest",):
+        case ("audit",):
+            model = _Audit
+        case ("digest",):
             model = _Key
         case ("parties", _):
             model = _Party

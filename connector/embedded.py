@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,8 @@ START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 30.0
 # Linux refuses longer socket paths (sockaddr_un has 108 bytes); `/.s.PGSQL.5432` takes 14 of them.
 SOCKET_PATH_MAX = 90
+# A socket's folder stands in connection strings and in a list of folders; other letters would need quotes in both.
+PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./+-]*")
 
 # Durability is kept (fsync on) unless the caller turns it off: a crash test must mean something.
 SETTINGS: Mapping[str, str] = {
@@ -136,7 +139,8 @@ class Server:
         """
         account = Account.choose()
         binaries = _reachable(binaries, account)
-        socket_dir = data if len(str(data)) < SOCKET_PATH_MAX else Path(tempfile.mkdtemp(prefix="sipol-"))
+        plain = PLAIN_PATH.fullmatch(str(data)) and len(str(data)) < SOCKET_PATH_MAX
+        socket_dir = data if plain else Path(tempfile.mkdtemp(prefix="sipol-"))
         socket_dir.mkdir(parents=True, exist_ok=True)
         account.own(socket_dir)
         server = cls(data, binaries, account, socket_dir)
@@ -210,11 +214,12 @@ class Server:
                 break
             with contextlib.suppress(OSError):
                 # The eighth line says "ready" once connections are taken; asking by connecting would
-                # leave a line in the server's log for every early attempt.
+                # leave a line in the server's log for every early attempt. A killed server leaves its file behind.
                 status = pid_file.read_text(encoding="utf-8").splitlines()
-                if len(status) >= 8 and status[7].strip() == "ready":
+                if len(status) >= 8 and status[7].strip() == "ready" and status[0] == str(self.pid):
                     return
             time.sleep(0.02)
+        self.kill()
         raise EnvironmentMissing("the embedded PostgreSQL did not start", hint=f"see {self.data / 'server.log'}")
 
     def dsn(self, dbname: str = "postgres", user: str = "postgres") -> str:

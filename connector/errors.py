@@ -68,7 +68,7 @@ class SourceMisconfigured(SourceError):
 class PositionLost(SourceError):
     """The stored position can no longer be trusted: `needs_resync`, never "continue from now".
 
-    `reason` is stable: position_ahead, position_lost, slot_missing, slot_lost, diverged,
+    `reason` is stable: position_ahead, position_lost, slot_missing, slot_lost, slot_given_up, diverged,
     identity_changed.
     """
 
@@ -83,10 +83,11 @@ class EntityHeld(ConnectorError):
     `reason` is stable: view_missing, view_changed, permission_denied, delete_brake, mapping_failed.
     """
 
-    def __init__(self, entity: str, reason: str, message: str, *, hint: str = "") -> None:
+    def __init__(self, entity: str, reason: str, message: str, *, hint: str = "", deletes: int = 0) -> None:
         super().__init__(message, hint=hint, place=entity)
         self.entity = entity
         self.reason = reason
+        self.deletes = deletes
 
 
 class StagingError(ConnectorError):

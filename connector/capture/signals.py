@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -38,6 +39,7 @@ class KeySet:
         if self._file is None:
             # Lives as long as the set does; it has no name, so nobody else can open it.
             self._file = tempfile.TemporaryFile(prefix="sipol-keys-")  # noqa: SIM115
+            weakref.finalize(self, self._file.close)
         self._file.seek(0, os.SEEK_END)  # a walk that was given up may have left it anywhere
         self._file.writelines(key.encode().hex().encode() + b"\n" for key in self._keys)
         self._spilled += len(self._keys)

@@ -23,7 +23,7 @@ from connector.errors import UsageError
 # Verb -> module. Only the module of the verb that was typed is imported: the demo's libraries are slow to load.
 VERBS: dict[str, str] = {
     "demo": "demo",
-    "run": "run",
+    "run": "daemon",
     "migrate": "migrate",
     "check": "check",
     "kit": "kit",

@@ -16,11 +16,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from connector.audit.entry import StoredEntry
+from connector.cli import evidence as evidence_cli
 from connector.cli.options import Globals, JsonOption, given, staging_dsn
 from connector.cli.output import Answer, Table, run_verb
 from connector.errors import AuditBroken, UsageError
 from connector.ops import audit as ops
-from connector.ops import keygen
+from connector.ops import evidence, keygen
 from connector.staging import migrate, session
 from connector.yamlpos import closest, shown
 
@@ -36,6 +37,7 @@ def register(app: typer.Typer) -> None:
     audit.command("show")(show)
     audit.command("verify")(verify)
     audit.command("keygen")(make_key)
+    evidence_cli.register(audit)
     app.add_typer(audit, name="audit")
 
 
@@ -75,10 +77,13 @@ def verify(
 def make_key(
     ctx: typer.Context,
     path: Annotated[Path | None, typer.Argument(help="Default: the file that audit.key names.")] = None,
+    witness: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The key is a witness's, under this name: bawaslu.example/w.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Make the Ed25519 key that signs the log's checkpoints."""
-    run_verb("audit keygen", json, lambda: _make_key(given(ctx), path))
+    """Make the Ed25519 key that signs the log's checkpoints; with --witness, one that cosigns another's."""
+    run_verb("audit keygen", json, lambda: _make_key(given(ctx), path, witness))
 
 
 @contextmanager
@@ -142,20 +147,22 @@ def _verify(options: Globals, party: str | None, noted: list[str], *, quiet: boo
     anchors = [ops.noted(text) for text in noted]
     with opened(options) as conn:
         watch = None if quiet or not sys.stderr.isatty() else _watched
-        verified = ops.verify_log(conn, party, anchors, watch)
+        signing = evidence.public_signing(options.load(check_secrets=False))
+        verified = ops.verify_log(conn, party, anchors, watch, signing)
         if party is not None and party not in verified.heads and not verified.verdict.breaches:
             raise UsageError(f"no entries of a party `{shown(party)}`", hint=closest(party, ops.parties(conn)))
     verdict = verified.verdict
     heads = {name: ops.note(name, head) for name, head in sorted(verified.heads.items())}
     result = {
-        "audit_verified": not verdict.breaches,
+        "audit_verified": ops.error_of(verified) is None,
         "entries": verdict.entries,
         "breaches": [asdict(breach) for breach in verdict.breaches],
         "heads": heads,
-        "anchored": bool(noted),
+        "anchored": bool(noted) or bool(verified.tree and verified.tree.signed),
+        "tree": verified.tree,
         "guards_off": verified.guards_off,
     }
-    return Answer(_summary(verified, noted), result, _tables(verified, heads), error=ops.error_of(verdict))
+    return Answer(_summary(verified, noted), result, _tables(verified, heads), error=ops.error_of(verified))
 
 
 def _summary(verified: ops.Verified, noted: list[str]) -> str:
@@ -168,11 +175,22 @@ def _summary(verified: ops.Verified, noted: list[str]) -> str:
         said = ["the audit log is empty"]
     else:
         said = [f"{count:,} entries of {len(verdict.entries)} parties verified: none changed, moved, added or removed"]
-        if not noted:
+        if not noted and not (verified.tree and verified.tree.signed):
             said.append("no noted head was given: that a whole log was written anew is not excluded (see --noted)")
+    if verified.tree is not None and (count or verified.tree.size or verified.tree.breaches):
+        said.append(_tree(verified.tree))
     if verified.guards_off:
         said.append(f"switched off in the database: {', '.join(verified.guards_off)}; find out who did that, and when")
     return "\n".join(said)
+
+
+def _tree(tree: evidence.TreeVerdict) -> str:
+    """The tree in one line."""
+    if tree.breaches:
+        return "; ".join(f"tree BROKEN: {breach.place}: {breach.what}" for breach in tree.breaches)
+    signed = f"{tree.signed:,} under {tree.checkpoints:,} signed checkpoints" if tree.signed else tree.unsigned_reason
+    waiting = f"; {tree.waiting:,} entries wait for it" if tree.waiting else ""
+    return f"tree of {tree.size:,} entries rebuilt; {signed}{waiting}"
 
 
 def _tables(verified: ops.Verified, heads: dict[str, str]) -> tuple[Table, ...]:
@@ -202,9 +220,15 @@ def _watched(entries: Iterator[StoredEntry], total: int) -> Iterable[StoredEntry
 # ------------------------------------------------------------------------------------------------- keygen
 
 
-def _make_key(options: Globals, path: Path | None) -> Answer:
+def _make_key(options: Globals, path: Path | None, witness: str | None) -> Answer:
+    if witness is not None and path is None:
+        raise UsageError("a witness's key needs a file of its own", hint="connector audit keygen PATH --witness NAME")
     if path is None:
         path = keygen.place_for(options.load(check_secrets=False).audit.key, "audit.key")
-    public = keygen.public_pem(keygen.make_audit_key(path))
-    summary = f"wrote {path}; give this public key to whoever checks the log, by another way than ours:\n{public}"
-    return Answer(summary, {"path": path, "public_key": public})
+    name = witness if witness is not None else options.load(check_secrets=False).audit.origin
+    public = keygen.make_audit_key(path)
+    verifier = keygen.verifier(public, name, witness=witness is not None)
+    pem = keygen.public_pem(public)
+    told = "give this public key to whoever checks the log, by another way than ours"
+    summary = f"wrote {path}; {told}:\n{verifier}\n{pem}"
+    return Answer(summary, {"path": path, "public_key": pem, "vkey": verifier})

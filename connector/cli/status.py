@@ -13,9 +13,10 @@ from connector.ops import status as ops
 from connector.staging import migrate, session
 
 PARTIES = ("party", "daemon says", "heartbeat", "position", "covered", "lag", "audit entries", "wishes")
+# Short, so that a terminal of 120 columns shows every count in one line.
 ENTITIES = (
-    "party", "entity", "state", "rows", "new", "changed", "unchanged", "deleted", "quarantine", "parked",
-    "last batch", "p50 s", "p95 s", "copy",
+    "party", "entity", "state", "rows", "new", "changed", "same", "deleted", "refused", "parked", "last batch", "p50 s",
+    "p95 s",
 )  # fmt: skip
 
 
@@ -44,10 +45,11 @@ def _status(options: Globals, only: str | None) -> Answer:
 
 def _summary(found: ops.Status) -> str:
     states = Counter(one.state for party in found.parties.values() for one in party.entities.values())
-    entities = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no entities yet"
+    entities = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "never started"
     parties = f"{len(found.parties)} parties" if len(found.parties) != 1 else "1 party"
     said = "; ".join(f"{one.place}: {one.what}" for one in found.attention)
-    return f"{parties}; {entities}; " + (f"needs attention: {said}" if said else "nothing needs attention")
+    attention = f"needs attention: {said}" if said else "nothing needs attention"
+    return f"{parties}, {states.total()} entities: {entities}; {attention}"
 
 
 def _parties(found: ops.Status) -> Table:
@@ -65,11 +67,10 @@ def _parties(found: ops.Status) -> Table:
 def _entities(found: ops.Status) -> Table:
     rows = tuple(
         (
-            name, entity, f"{one.state} ({one.reason})" if one.reason else one.state, f"{one.live_rows:,}",
-            f"{one.inserted:,}", f"{one.updated:,}", f"{one.unchanged:,}", f"{one.deleted:,}",
-            f"{one.quarantined_now:,}", f"{one.parked:,}", ago(one.last_batch_age_s),
-            f"{one.latency.p50_s:.2f}" if one.latency else None, f"{one.latency.p95_s:.2f}" if one.latency else None,
-            _copy(one),
+            name, entity, _state(one), f"{one.live_rows:,}", f"{one.inserted:,}", f"{one.updated:,}",
+            f"{one.unchanged:,}", f"{one.deleted:,}", f"{one.quarantined_now:,}", f"{one.parked:,}",
+            ago(one.last_batch_age_s), f"{one.latency.p50_s:.2f}" if one.latency else None,
+            f"{one.latency.p95_s:.2f}" if one.latency else None,
         )
         for name, party in found.parties.items()
         for entity, one in party.entities.items()
@@ -77,11 +78,15 @@ def _entities(found: ops.Status) -> Table:
     return Table(ENTITIES, rows)
 
 
-def _copy(entity: ops.Entity) -> str | None:
-    if entity.copy is None:
-        return "due" if entity.rescan_since else None
-    share = f" ({entity.copy.share:.0%})" if entity.copy.share is not None else ""
-    return f"{entity.copy.rows:,} rows{share}"
+def _state(entity: ops.Entity) -> str:
+    """The state in a few words: how far a copy is, or why it stands still (the whole story is said below the table)."""
+    copy = entity.copy
+    if copy is not None:
+        share = f" {copy.share:.0%}" if copy.share is not None else f", {copy.rows:,} rows"
+        return f"{entity.state}{share}"
+    if entity.rescan_since is not None:
+        return f"{entity.state}, rescan due"
+    return f"{entity.state}: {entity.reason}" if entity.reason else entity.state
 
 
 def ago(seconds: float | None) -> str | None:

@@ -119,10 +119,7 @@ def _step(sheet: Sheet, rule: Rule, step: rules.Step, made: Cell) -> Cell:
         case rules.Digits():
             return made if rule.column == "nik" else _digits(sheet, rule, made)
         case rules.Pad(width, filler):
-            text = solid(sheet, made, f"{rule.column}_p")
-            short = f"octet_length({text}) < {width} or char_length({text}) < {width}"
-            padded = f"case when {short} then lpad({text}, {width}, {sheet.param(filler)}) else {text} end"
-            return replace(made, text=padded, solid=True)
+            return replace(made, text=_padded(sheet, rule, made, width, filler), solid=True)
         case rules.Codes():
             return _codes(sheet, rule, step, made)
         case rules.RtRw(rw):
@@ -131,6 +128,15 @@ def _step(sheet: Sheet, rule: Rule, step: rules.Step, made: Cell) -> Cell:
             return made  # these need the column's kind: checks.py, regions.py
         case _:
             assert_never(step)
+
+
+def _padded(sheet: Sheet, rule: Rule, made: Cell, width: int, filler: str) -> str:
+    text = sheet.let(f"p_{rule.column}", made.text)
+    full = f"octet_length({text}) >= {width} and char_length({text}) >= {width}"
+    whole = text if made.solid else without_blank(text)
+    filled = "" if made.solid else f" or btrim({text}, {BLANKS}) <> ''"
+    given_ = f"{text} is not null" if made.solid else f"{text} collate \"C\" >= '!'{filled}"
+    return f"case when {full} then {whole} when {given_} then lpad({text}, {width}, {sheet.param(filler)}) end"
 
 
 def _split(sheet: Sheet, rule: Rule, step: rules.Split, text: str) -> str:

@@ -233,8 +233,10 @@ class _Compiler:
         if "jenis_kelamin" in made:
             sex = made["jenis_kelamin"].value
             yield f"{good} and ({checks.nik_is_woman()}) <> ({sex} = 'P')", "NIK_KELAMIN"
-        known = "exists (select from staging.ref_nik_prefix awalan where awalan.prefix = left(v_nik, 6))"
-        yield f"{good} and not {known}", "INDIKASI_NIK_WILAYAH"
+        # A join, not EXISTS: probing a hashed subplan costs four times as much.
+        on = "awalan.prefix = left(v_nik, 6)"
+        self._sheet.join("staging.ref_nik_prefix", "awalan", on, [("awalan_j", "awalan.prefix")])
+        yield f"{good} and awalan_j is null", "INDIKASI_NIK_WILAYAH"
 
     def _plain_input(self, column: str) -> str | None:
         rule = self._mapping.rule(column)

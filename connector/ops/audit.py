@@ -9,8 +9,11 @@ import psycopg
 
 from connector.audit import log
 from connector.audit.entry import GENESIS, Json, StoredEntry, chain_hash, leaf_hash
+from connector.audit.sequencer import Signing
 from connector.audit.verify import Anchor, Verdict, verify
 from connector.errors import AuditBroken, UsageError
+from connector.ops import evidence
+from connector.ops.evidence import TreeVerdict
 from connector.staging.session import translated
 from connector.yamlpos import closest, shown
 
@@ -32,7 +35,10 @@ _BROKEN_HINT = (
 # A batch's own record names its entry. Whoever cuts the log's end off, and its head with it, leaves these behind.
 _BATCHES = "select party, max(audit_seq) from staging.sync_batch where audit_seq is not null group by party"
 # Who switches a guard off leaves it off, or switches it on again as an ordinary trigger.
-_GUARDS = ("entry_is_append_only", "head_is_never_removed")
+_GUARDS = (
+    "entry_is_append_only", "head_is_never_removed", "leaf_is_append_only", "subtree_is_append_only",
+    "checkpoint_is_append_only",
+)  # fmt: skip
 _GUARDS_ON = """
 select t.tgname from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_namespace n on n.oid = c.relnamespace
  where n.nspname = 'audit' and t.tgenabled = 'A'
@@ -73,11 +79,13 @@ class Verified:
     """A verification's outcome, with the heads it was made against, to be noted elsewhere.
 
     `guards_off` are the triggers that should refuse changes and do not: no proof of a change, and no accident either.
+    `tree` is None where one party alone was verified.
     """
 
     verdict: Verdict
     heads: Mapping[str, tuple[int, bytes]]
     guards_off: tuple[str, ...]
+    tree: TreeVerdict | None = None
 
 
 def recent(conn: psycopg.Connection, party: str | None, limit: int) -> list[StoredEntry]:
@@ -133,12 +141,14 @@ def verify_log(
     party: str | None = None,
     noted: Iterable[Anchor] = (),
     watch: Callable[[Iterator[StoredEntry], int], Iterable[StoredEntry]] | None = None,
+    signing: Signing | None = None,
 ) -> Verified:
     """Verify the log of one party or of all, in one snapshot: the daemon may go on meanwhile.
 
     Args:
         noted: heads that somebody wrote down earlier.
         watch: is given the entries and how many there should be, and passes them on (a progress bar).
+        signing: the log's keys and anchor; with them and without a `party`, the tree is verified too.
     """
     with translated("verifying the audit log"), conn.transaction():
         conn.execute(_SNAPSHOT)
@@ -149,7 +159,8 @@ def verify_log(
         entries = log.read(conn, party)
         watched = watch(entries, sum(seq for seq, _ in heads.values())) if watch else entries
         verdict = verify(watched, heads, [*anchors, *noted])
-    return Verified(verdict, heads, tuple(name for name in _GUARDS if name not in guards_on))
+        tree = evidence.verify_tree(conn, signing) if signing is not None and party is None else None
+    return Verified(verdict, heads, tuple(name for name in _GUARDS if name not in guards_on), tree)
 
 
 def noted(text: str) -> Anchor:
@@ -174,12 +185,15 @@ def note(party: str, head: tuple[int, bytes]) -> str:
     return f"{party}#{head[0]}={head[1].hex()}"
 
 
-def error_of(verdict: Verdict) -> AuditBroken | None:
+def error_of(verified: Verified) -> AuditBroken | None:
     """The error for the first breach, or None."""
-    if not verdict.breaches:
-        return None
-    first = verdict.breaches[0]
-    return AuditBroken(first.party, first.seq, first.what, hint=_BROKEN_HINT)
+    if verified.verdict.breaches:
+        first = verified.verdict.breaches[0]
+        return AuditBroken(first.party, first.seq, first.what, hint=_BROKEN_HINT)
+    if verified.tree is not None and verified.tree.breaches:
+        wrong = verified.tree.breaches[0]
+        return AuditBroken("tree", verified.tree.size, f"{wrong.place}: {wrong.what}", hint=_BROKEN_HINT)
+    return None
 
 
 def _text(body: Mapping[str, Json], name: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from connector.audit.note import Algorithm, Verifier
 from connector.config import Secret
 from connector.errors import EnvironmentMissing, UsageError
 
@@ -33,6 +34,18 @@ def public_pem(key: Ed25519PublicKey) -> str:
     """A public key as other programs (openssl) read it."""
     encoded = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return encoded.decode()
+
+
+def verifier(key: Ed25519PublicKey, name: str, *, witness: bool = False) -> str:
+    """A public key as the log's readers want it: NAME+ID+BASE64.
+
+    Raises:
+        UsageError: the name has a blank or a plus sign in it.
+    """
+    if not name or any(letter.isspace() or letter == "+" for letter in name):
+        raise UsageError("that cannot be a key's name", hint="no blanks and no plus sign: bawaslu.example/w")
+    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return str(Verifier(name, raw, Algorithm.COSIGNATURE if witness else Algorithm.ED25519))
 
 
 def make_digest_key(path: Path) -> None:

@@ -24,15 +24,16 @@ class Ahead(Generic[T]):
 
     def _run(self) -> None:
         try:
-            for item in self._source:
-                if not self._put(item):
-                    return
+            try:
+                for item in self._source:
+                    if not self._put(item):
+                        break
+            finally:
+                close = getattr(self._source, "close", None)
+                if close is not None:
+                    close()
         except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread
             self._error = error
-        finally:
-            close = getattr(self._source, "close", None)
-            if close is not None:
-                close()
         self._put(_END)
 
     def _put(self, item: object) -> bool:
@@ -57,11 +58,17 @@ class Ahead(Generic[T]):
         return item  # type: ignore[return-value]
 
     def close(self) -> None:
-        """Stop the thread and wait for it."""
+        """Stop the thread and wait for it; from then on the iterator is exhausted."""
         self._closed.set()
+        self._empty()
+        self._thread.join()
+        self._empty()
+        self._error = None
+        self._queue.put(_END)
+
+    def _empty(self) -> None:
         while True:
             try:
                 self._queue.get_nowait()
             except queue.Empty:
-                break
-        self._thread.join()
+                return

@@ -6,7 +6,9 @@ deleted here: those keys are parked and looked at once more, under the brake.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -16,12 +18,16 @@ from connector.events import EntityState, EntryKind
 from connector.runtime.acts import act, record
 from connector.runtime.ahead import Ahead
 from connector.runtime.pipeline import Entity
-from connector.runtime.ports import Limits
+from connector.runtime.ports import Limits, View
 from connector.staging.batch import BRAKE_ROWS_MIN, Batch, Read
+from connector.staging.lane import Lane
 from connector.staging.party import EntityStatus, PartyStaging, Standing
+from connector.staging.plan import EntityPlan
 from connector.view.blocks import Block
-from connector.view.postgres import PostgresView, ViewShape
+from connector.view.shape import ViewShape
 
+# Sessions that load a first copy: one maps while the other writes, on as many processors.
+LANES = 2
 # Rows without a key cannot be told apart; so many are counted, and the quarantine says "at least".
 NULL_KEY_ROWS_MAX = 1_000
 
@@ -40,7 +46,7 @@ class Chunk:
         return sum(block.count for block in self.blocks)
 
 
-def read_chunk(view: PostgresView, shape: ViewShape, after: str | None, rows: int) -> Chunk:
+def read_chunk(view: View, shape: ViewShape, after: str | None, rows: int) -> Chunk:
     """Read one chunk under a snapshot of its own."""
     snapshot = view.begin()
     try:
@@ -51,23 +57,61 @@ def read_chunk(view: PostgresView, shape: ViewShape, after: str | None, rows: in
     return Chunk(snapshot.position, blocks, last, sum(block.count for block in blocks) < rows)
 
 
+class BulkCopy:
+    """A first copy under way: chunks read ahead, loaded side by side in lanes, committed in order."""
+
+    def __init__(self, of: tuple[str, int], chunks: Ahead[Chunk], staging: PartyStaging) -> None:
+        """`of`: the entity and the generation of its copy."""
+        self.of = of
+        self._chunks = chunks
+        self._staging = staging
+        self._idle: list[Lane] = []
+        self._working: deque[tuple[Lane, Chunk]] = deque()
+        self._whole = False
+
+    @contextmanager
+    def next(self, plan: EntityPlan) -> Iterator[tuple[Batch, Chunk]]:
+        """The oldest chunk's batch, loaded; commits when the block ends."""
+        while len(self._working) < LANES and not self._whole:
+            self._begin(plan)
+        lane, chunk = self._working.popleft()
+        self._idle.append(lane)
+        with lane.turn() as batch:
+            failpoint.hit("copy_chunk_read")
+            yield batch, chunk
+
+    def _begin(self, plan: EntityPlan) -> None:
+        chunk = next(self._chunks)
+        self._whole = chunk.whole
+        lane = self._idle.pop() if self._idle else self._staging.open_lane()
+        # Read ahead: nothing else writes its entity's rows, so its age does not matter.
+        lane.begin(plan, chunk.blocks, Read(chunk.position, ordered=False))
+        self._working.append((lane, chunk))
+
+    def close(self) -> None:
+        self._chunks.close()
+        for lane in (*self._idle, *(lane for lane, _ in self._working)):
+            lane.close()
+
+
 class Copier:
     """Copies a party's entities, a chunk a step, one entity after the other."""
 
-    def __init__(
-        self, party: str, view: PostgresView, bulk_view: PostgresView, staging: PartyStaging, limits: Limits
-    ) -> None:
+    def __init__(self, party: str, view: View, bulk_view: View, staging: PartyStaging, limits: Limits) -> None:
         """`bulk_view` is a second session at the party: first copies are read ahead on it."""
         self._party = party
         self._view = view
         self._bulk_view = bulk_view
         self._staging = staging
         self._limits = limits
-        self._ahead: tuple[str, int, Ahead[Chunk]] | None = None
+        self._bulk: BulkCopy | None = None
         self._log = structlog.get_logger()
 
     def close(self) -> None:
-        self._drop_ahead()
+        """Give up what was read or loaded ahead; staging's own note says where to go on."""
+        if self._bulk is not None:
+            self._bulk.close()
+            self._bulk = None
 
     def step(self, entities: Mapping[str, Entity], states: Mapping[str, EntityStatus]) -> bool:
         """Do the next chunk of the first entity that is being copied; False where none is."""
@@ -83,7 +127,7 @@ class Copier:
 
     def begin(self, entity: Entity, why: str) -> None:
         """Start a copy from the first key."""
-        self._drop_ahead()
+        self.close()
         facts = {"act": "copy_begun", "entity": entity.plan.entity, "why": why}
         with act(self._staging, self._party, facts) as batch:
             self._staging.begin_copy(batch, entity.plan)
@@ -95,33 +139,39 @@ class Copier:
         )
 
     def _chunk(self, entity: Entity, status: EntityStatus) -> None:
-        chunk = self._next(entity, status)
+        if status.bulk:
+            self._bulk_chunk(entity, status)
+            return
+        chunk = read_chunk(self._view, entity.shape, status.copy_after, self._limits.copy_rows)
         failpoint.hit("copy_chunk_read")
-        generation = None if status.bulk else status.generation
-        # A bulk chunk was read ahead; nothing else writes its entity's rows, so its age does not matter.
-        read = Read(chunk.position, ordered=not status.bulk)
-        with self._staging.batch(EntryKind.COPY, read) as batch:
-            batch.apply(entity.plan, chunk.blocks, fresh=status.bulk, generation=generation)
-            if chunk.last is not None:
-                self._staging.note_chunk(batch, status.entity, chunk.last, chunk.rows)
-            if chunk.whole:
-                self._finish(batch, entity, status)
-            more: dict[str, object] = {"act": "copy_finished" if chunk.whole else "copy_chunk", "rows": chunk.rows}
-            seq = record(batch, self._party, None, more)
+        with self._staging.batch(EntryKind.COPY, Read(chunk.position)) as batch:
+            batch.apply(entity.plan, chunk.blocks, generation=status.generation)
+            seq = self._note(batch, entity, status, chunk)
+        self._tell(status, chunk, seq)
+
+    def _bulk_chunk(self, entity: Entity, status: EntityStatus) -> None:
+        if self._bulk is None or self._bulk.of != (status.entity, status.generation):
+            self.close()
+            chunks = Ahead(self._chunks(entity.shape, status.copy_after))
+            self._bulk = BulkCopy((status.entity, status.generation), chunks, self._staging)
+        with self._bulk.next(entity.plan) as (batch, chunk):
+            seq = self._note(batch, entity, status, chunk)
+        if chunk.whole:
+            self.close()
+        self._tell(status, chunk, seq)
+
+    def _note(self, batch: Batch, entity: Entity, status: EntityStatus, chunk: Chunk) -> int:
+        """The end of a chunk's batch: how far the copy is, what follows from that, and the entry."""
+        if chunk.last is not None:
+            self._staging.note_chunk(batch, status.entity, chunk.last, chunk.rows)
+        if chunk.whole:
+            self._finish(batch, entity, status)
+        act = "copy_finished" if chunk.whole else "copy_chunk"
+        return record(batch, self._party, None, {"act": act, "rows": chunk.rows})
+
+    def _tell(self, status: EntityStatus, chunk: Chunk, seq: int) -> None:
         failpoint.hit("copy_after_finish" if chunk.whole else "copy_chunk_applied")
         self._log.info("copy_chunk_committed", entity=status.entity, rows=chunk.rows, whole=chunk.whole, audit_seq=seq)
-
-    def _next(self, entity: Entity, status: EntityStatus) -> Chunk:
-        if not status.bulk:
-            return read_chunk(self._view, entity.shape, status.copy_after, self._limits.copy_rows)
-        if self._ahead is None or self._ahead[:2] != (status.entity, status.generation):
-            self._drop_ahead()
-            chunks = Ahead(self._chunks(entity.shape, status.copy_after))
-            self._ahead = (status.entity, status.generation, chunks)
-        chunk = next(self._ahead[2])
-        if chunk.whole:
-            self._drop_ahead()
-        return chunk
 
     def _chunks(self, shape: ViewShape, after: str | None) -> Iterator[Chunk]:
         while True:
@@ -130,11 +180,6 @@ class Copier:
             if chunk.whole:
                 return
             after = chunk.last
-
-    def _drop_ahead(self) -> None:
-        if self._ahead is not None:
-            self._ahead[2].close()
-            self._ahead = None
 
     def _finish(self, batch: Batch, entity: Entity, status: EntityStatus) -> None:
         """The last chunk is in: rows without a key, index or what is gone, and the entity's next state."""

@@ -19,12 +19,12 @@ from connector.capture.signals import KeySet, Signals
 from connector.events import EntityState, EntryKind, key_parts
 from connector.runtime.acts import record
 from connector.runtime.ahead import Ahead
-from connector.runtime.ports import Limits, Source, Wait
+from connector.runtime.ports import Limits, Snapshot, Source, View, Wait
 from connector.staging.batch import Batch, Read
 from connector.staging.party import EntityStatus, PartyStaging
 from connector.staging.plan import EntityPlan
 from connector.view.blocks import Block
-from connector.view.postgres import PostgresView, Snapshot, ViewShape
+from connector.view.shape import ViewShape
 
 # A gate that stays shut this long is told in the log: somebody's standby is away.
 GATE_WARN_S = 5.0
@@ -47,7 +47,7 @@ class Pipeline:
     """Applies one party's signals. One thread at a time."""
 
     def __init__(
-        self, party: str, source: Source, view: PostgresView, staging: PartyStaging, limits: Limits, wait: Wait
+        self, party: str, source: Source, view: View, staging: PartyStaging, limits: Limits, wait: Wait
     ) -> None:
         self._party = party
         self._source = source
@@ -77,14 +77,14 @@ class Pipeline:
         read = Read(snapshot.position, signals.committed_first, signals.committed_last)
         try:
             with self._staging.batch(EntryKind.SIGNALS, read) as batch:
-                for entity, keys in self._touched(signals, entities):
+                for name in _blind(signals, entities, states):
+                    batch.want_rescan(name)
+                for entity, keys in self._touched(signals, entities, states):
                     if _direct(states[entity.plan.entity]):
                         self._apply_keys(batch, entity, keys.slices(self._limits.batch_rows), len(keys))
                     else:
                         for part in keys.slices(self._limits.batch_rows):
                             batch.park(entity.plan, part)
-                for name in signals.whole & entities.keys():
-                    batch.want_rescan(name)
                 seq = record(batch, self._party, signals.position, _span(signals))
         finally:
             self._view.end()
@@ -120,11 +120,13 @@ class Pipeline:
                 raise Stopped
             waited_s, pause_s = waited_s + pause_s, min(pause_s * 2, 0.5)
 
-    def _touched(self, signals: Signals, entities: Mapping[str, Entity]) -> Iterator[tuple[Entity, KeySet]]:
+    def _touched(
+        self, signals: Signals, entities: Mapping[str, Entity], states: Mapping[str, EntityStatus]
+    ) -> Iterator[tuple[Entity, KeySet]]:
         """Each touched entity with its keys; those of a joined table's change are looked up in the view."""
         merged: dict[str, KeySet] = dict(signals.keys)
         for match, values in signals.matches.items():
-            if match.entity in entities:
+            if match.entity in entities and states[match.entity].state is not EntityState.HELD:
                 keys = merged.setdefault(match.entity, KeySet(self._limits.keys_in_memory))
                 for part in values.slices(self._limits.batch_rows):
                     rows = [key_parts(value, len(match.columns)) for value in part]
@@ -160,6 +162,17 @@ class Pipeline:
                 inserted=outcome.inserted, updated=outcome.updated, unchanged=outcome.unchanged,
                 deleted=outcome.deleted, absent=outcome.absent, quarantined=outcome.quarantined, parked=outcome.parked,
             )  # fmt: skip
+
+
+def _blind(signals: Signals, entities: Mapping[str, Entity], states: Mapping[str, EntityStatus]) -> frozenset[str]:
+    """Entities to be read whole later: every row may have changed, or their view cannot be asked who is touched."""
+    unseen = {name for name in signals.keys if name not in entities}
+    unasked = {
+        match.entity
+        for match in signals.matches
+        if match.entity not in entities or states[match.entity].state is EntityState.HELD
+    }
+    return frozenset(signals.whole | unseen | unasked) & states.keys()
 
 
 def _direct(status: EntityStatus) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +10,8 @@ from connector.capture.signals import Signals
 from connector.events import Position, SourceIdentity
 from connector.staging.party import PartyStaging, Report
 from connector.staging.plan import EntityPlan
-from connector.view.postgres import PostgresView
+from connector.view.blocks import Block
+from connector.view.shape import ViewShape
 
 # Sleeps up to so many seconds and says whether to stop.
 Wait = Callable[[float], bool]
@@ -36,6 +37,46 @@ class Source(Protocol):
     def lag_bytes(self) -> int:
         """Log the party's server keeps for us."""
 
+    def give_up(self) -> None:
+        """Let the party's server forget everything it keeps for us: its disk is in danger. A resync follows."""
+
+    def close(self) -> None: ...
+
+
+class Snapshot(Protocol):
+    """What one read of the party's views sees, from `View.begin` to `View.end`."""
+
+    @property
+    def position(self) -> int:
+        """Reads with a larger one are never older; 0 where the engine has no such number."""
+
+    def shows(self, xids: Iterable[int]) -> bool:
+        """Whether every one of these transactions, as the log has them, is visible."""
+
+
+class View(Protocol):
+    """A reading session at one party. One thread at a time; one snapshot at a time."""
+
+    def shape(self, entity: str, view: tuple[str, str], key: Sequence[str], inputs: Sequence[str]) -> ViewShape:
+        """Look the view up; raises `EntityHeld` where it is not what the mapping needs."""
+
+    def begin(self) -> Snapshot:
+        """Open the snapshot that everything is read under until `end`."""
+
+    def end(self) -> None: ...
+
+    def fetch(self, shape: ViewShape, keys: Sequence[str]) -> Iterator[Block]:
+        """What the view says for these keys; a key it does not have gives no row, and no other key does."""
+
+    def chunk(self, shape: ViewShape, after: str | None, rows: int) -> Iterator[Block]:
+        """The next rows in key order after a place, at least `rows` where there are that many; see `Block.last_key`."""
+
+    def null_keys(self, shape: ViewShape, rows: int) -> Iterator[Block]:
+        """Up to `rows` rows whose key has a NULL."""
+
+    def matching(self, shape: ViewShape, columns: Sequence[str], values: Sequence[Sequence[str]]) -> Iterator[str]:
+        """Keys of the rows whose `columns` have one of these values."""
+
     def close(self) -> None: ...
 
 
@@ -58,6 +99,7 @@ class Limits:
     poll_s: float
     delete_share_max: float
     lag_warn_bytes: int
+    lag_drop_bytes: int
 
 
 class Party(Protocol):
@@ -72,5 +114,5 @@ class Party(Protocol):
 
     def open_staging(self) -> PartyStaging: ...
     def report(self, report: Report) -> None: ...
-    def open_view(self) -> PostgresView: ...
+    def open_view(self) -> View: ...
     def open_source(self, stored: Position | None, identity: SourceIdentity | None, wait: Wait) -> Source: ...

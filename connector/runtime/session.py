@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 
 import structlog
 
 from connector.capture.signals import Signals
-from connector.errors import EntityHeld
+from connector.errors import EntityHeld, PositionLost
 from connector.events import EntityState
 from connector.runtime.acts import act
 from connector.runtime.copy import Copier
@@ -56,6 +57,7 @@ class Session:
         self._shapes = Shapes(party, view, self._staging)
         self._pending: Signals | None = None
         self._due: dict[str, float] = {}
+        self._lag_s = 0.0
 
     # -- connecting
 
@@ -112,7 +114,11 @@ class Session:
             busy = any(status.state is EntityState.COPYING for status in states.values())
             self._pending = self._source.read(0.0 if busy else READ_S)
         if self._pending is None:
+            self._lag_s = 0.0
             return False
+        if self._pending.committed_last is not None:
+            # By two clocks: the party's and ours. A negative lag is a clock that is off, not a wonder.
+            self._lag_s = max(0.0, (datetime.now(UTC) - self._pending.committed_last).total_seconds())
         try:
             self._pipeline.apply(self._pending, self._shapes.entities, states)
         except EntityHeld as held:
@@ -201,9 +207,16 @@ class Session:
 
     def _report(self) -> None:
         lag_bytes = self._source.lag_bytes()
-        if lag_bytes > self._party.limits.lag_warn_bytes:
+        limits = self._party.limits
+        if lag_bytes > limits.lag_drop_bytes:
+            self._source.give_up()
+            raise PositionLost(
+                "slot_given_up", f"the party's server kept {lag_bytes >> 20} MiB of log for us, over the agreed limit",
+                hint="find what held us up, run the kit's SQL again, then `connector resync PARTY`",
+            )  # fmt: skip
+        if lag_bytes > limits.lag_warn_bytes:
             self._log.warning(
                 "source_log_kept", lag_bytes=lag_bytes,
                 hint="the party's server keeps log for us: is our work slow, or a transaction long open there?",
             )  # fmt: skip
-        self._staging.report(Report("streaming", self._daemon, lag_bytes=lag_bytes))
+        self._staging.report(Report("streaming", self._daemon, lag_bytes=lag_bytes, lag_s=self._lag_s))

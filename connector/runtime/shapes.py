@@ -14,9 +14,8 @@ from connector.errors import EntityHeld
 from connector.events import EntityState
 from connector.runtime.acts import act
 from connector.runtime.pipeline import Entity
-from connector.runtime.ports import Party
+from connector.runtime.ports import Party, View
 from connector.staging.party import EntityStatus, PartyStaging, Standing
-from connector.view.postgres import PostgresView
 
 # Reasons to hold an entity that end by themselves when the party's DBA mends the view.
 MENDABLE = frozenset({"view_missing", "view_changed", "permission_denied"})
@@ -25,7 +24,7 @@ MENDABLE = frozenset({"view_missing", "view_changed", "permission_denied"})
 class Shapes:
     """The entities of a party as their views are now. `entities` has those that can be read."""
 
-    def __init__(self, party: Party, view: PostgresView, staging: PartyStaging) -> None:
+    def __init__(self, party: Party, view: View, staging: PartyStaging) -> None:
         self._party = party
         self._view = view
         self._staging = staging
@@ -89,7 +88,7 @@ class Shapes:
     def hold(self, held: EntityHeld) -> None:
         """Hold one entity, with the reason where everybody looks for it."""
         facts = {"act": "held", "entity": held.entity, "reason": held.reason, "message": held.message}
-        standing = Standing(EntityState.HELD, held.reason, f"{held.message}: {held.hint}")
+        standing = Standing(EntityState.HELD, held.reason, f"{held.message}: {held.hint}", deletes=held.deletes)
         with act(self._staging, self._party.name, facts) as batch:
             self._staging.set_state(batch, held.entity, standing)
         self._log.error("entity_held", entity=held.entity, reason=held.reason, message=held.message, hint=held.hint)

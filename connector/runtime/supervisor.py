@@ -12,13 +12,14 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 
 import structlog
 
+from connector.logs import describe
 from connector.runtime.policy import Policy, Reaction, delay_s
 
 CRASH = Policy(Reaction.RETRY, first_s=0.2, most_s=60.0)
@@ -43,10 +44,17 @@ class Running:
 
 
 class Supervisor:
-    """Runs workers for `parties` until stopped, or with `once` until each has caught up."""
+    """Runs workers for `parties` until stopped, or with `once` until each has caught up.
 
-    def __init__(self, target: Target, parties: Sequence[str], *, once: bool) -> None:
+    `beside` are processes that serve all parties and that no party waits for: started again whenever they end, and
+    stopped last, so that they see what the workers did last.
+    """
+
+    def __init__(
+        self, target: Target, parties: Sequence[str], *, once: bool, beside: Mapping[str, Target] | None = None
+    ) -> None:
         self._parties = tuple(parties)
+        self._beside = dict(beside or {})
         self._target = target
         self._once = once
         self._context = multiprocessing.get_context("forkserver")
@@ -65,9 +73,9 @@ class Supervisor:
         """Supervise. True where every party ended as asked."""
         previous = {number: signal.signal(number, lambda *_: self.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            for party in self._parties:
-                self._start(party, 0)
-            while not self._stop.is_set() and (self._workers or self._due):
+            for name in (*self._parties, *self._beside):
+                self._start(name, 0)
+            while not self._stop.is_set() and (self._workers.keys() | self._due.keys()) - self._beside.keys():
                 self._stop.wait(0.1)
                 self._look()
         finally:
@@ -79,8 +87,9 @@ class Supervisor:
     def _start(self, party: str, crashes: int) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_child, args=(self._target, party, self._daemon, self._once, theirs), name=f"connector {party}"
-        )
+            target=_child, args=(self._beside.get(party, self._target), party, self._daemon, self._once, theirs),
+            name=f"connector {party}",
+        )  # fmt: skip
         process.start()
         theirs.close()
         self._workers[party] = Running(party, process, ours, time.monotonic(), crashes)
@@ -100,9 +109,9 @@ class Supervisor:
         del self._workers[running.party]
         running.process.join()
         running.lifeline.close()
-        if code == 0:
+        if code == 0 and running.party not in self._beside:
             self._log.info("worker_ended", party=running.party)
-        elif code == EXIT_HALTED:
+        elif code == EXIT_HALTED and running.party not in self._beside:
             self._failed.add(running.party)
             self._log.error(
                 "party_halted",
@@ -124,20 +133,24 @@ class Supervisor:
             )
 
     def _end(self) -> None:
-        for running in self._workers.values():
+        self._end_all([running for name, running in self._workers.items() if name not in self._beside])
+        self._end_all([running for name, running in self._workers.items() if name in self._beside])
+        self._workers.clear()
+
+    def _end_all(self, workers: Sequence[Running]) -> None:
+        for running in workers:
             running.process.terminate()
         deadline = time.monotonic() + STOP_S
-        for running in self._workers.values():
+        for running in workers:
             running.process.join(max(0.0, deadline - time.monotonic()))
             if running.process.exitcode is None:
                 self._log.warning("worker_killed", party=running.party)
                 running.process.kill()
                 running.process.join()
             running.lifeline.close()
-        self._workers.clear()
 
 
-EXIT_HALTED = 70
+EXIT_HALTED, EXIT_FAILED = 70, 71
 
 
 def _child(target: Target, party: str, daemon: str, once: bool, lifeline: Connection) -> None:
@@ -146,7 +159,11 @@ def _child(target: Target, party: str, daemon: str, once: bool, lifeline: Connec
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_watch, args=(lifeline, stop), name="lifeline", daemon=True).start()
-    ended = target(party, daemon, once, lambda seconds: stop.wait(seconds) if seconds > 0 else stop.is_set())
+    try:
+        ended = target(party, daemon, once, lambda seconds: stop.wait(seconds) if seconds > 0 else stop.is_set())
+    except Exception as error:  # noqa: BLE001 - the process's last line: tell it without a driver's text, then end
+        structlog.get_logger().error("worker_failed", party=party, **describe(error))
+        os._exit(EXIT_FAILED)
     os._exit(0 if ended else EXIT_HALTED)
 
 

@@ -19,6 +19,7 @@ def obey(wish: Wish, party: str, staging: PartyStaging, entities: Mapping[str, E
     names = [wish.entity] if wish.entity else list(states)
     facts: dict[str, object] = {
         "act": wish.verb, "wish": wish.id, "asked_by": wish.asked_by, "entity": wish.entity or "*",
+        "args": wish.args,
     }  # fmt: skip
     with act(staging, party, facts) as batch:
         said = {name: _obey_one(batch, wish.verb, name, staging, states, entities) for name in names}

@@ -109,23 +109,29 @@ class Tally:
 class Batch:
     """An open transaction. Made by `PartyStaging.batch`; `finish` before leaving it."""
 
-    def __init__(
-        self,
-        conn: psycopg.Connection,
-        party: str,
-        keys: DigestKeys,
-        kind: EntryKind,
-        read: Read,
-        stored: offsets.StoredOffset,
-    ) -> None:
+    def __init__(self, conn: psycopg.Connection, party: str, keys: DigestKeys, kind: EntryKind, read: Read) -> None:
         self._conn = conn
         self._party = party
         self._keys = keys
         self._kind = kind
         self._read = read
-        self._stored = stored
+        self._stored: offsets.StoredOffset | None = None
         self._tallies: dict[str, Tally] = {}
         self._started = datetime.now().astimezone()
+
+    def lock(self, epoch: int) -> None:
+        """Take the party's lock until commit; needed before `facts`.
+
+        Raises:
+            Fenced, StaleRead: see `offsets.begin`.
+        """
+        self._stored = offsets.begin(
+            self._conn, self._party, epoch, self._read.position if self._read.ordered else None
+        )
+
+    def _before(self) -> Position | None:
+        assert self._stored is not None, "lock() comes first"
+        return self._stored.audited
 
     def apply(
         self,
@@ -252,7 +258,7 @@ class Batch:
         if row is not None and not row[1] and deletes > share_max * row[0]:
             raise EntityHeld(
                 plan.entity, "delete_brake", f"{deletes} of {row[0]} rows would be deleted",
-                hint="if that is right: connector approve; if not: mend the view, then connector resync",
+                hint="if that is right: connector approve; if not: mend the view, then connector resync", deletes=deletes,
             )  # fmt: skip
 
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -271,23 +277,22 @@ class Batch:
             more: further facts (a copy's chunk, a control act).
         """
         failpoint.hit("after_rows")
-        before = self._stored.audited or position
-        after = position or self._stored.audited
+        before = self._before() or position
+        after = position or self._before()
         facts: dict[str, object] = {
             "kind": self._kind.value,
-            "at": datetime.now().astimezone().isoformat(timespec="milliseconds"),
             "entities": [_counts(outcome) for outcome in self.outcomes()],
-            **(more or {}),
         }
         if before is not None and after is not None:
             facts |= {"position_from": before.text, "position_to": after.text}
-        return facts
+        # Last: the entry that begins a history says itself where it begins.
+        return facts | dict(more or {})
 
     def advance(self, position: Position | None, seq: int) -> None:
         """Record the counts under audit entry `seq` and move the position: the last act of a batch."""
         failpoint.hit("after_audit")
-        before = self._stored.audited or position
-        after = position or self._stored.audited
+        before = self._before() or position
+        after = position or self._before()
         for tally in self._tallies.values():
             self._record(tally, tally.outcome(), seq, before, after)
         offsets.advance(

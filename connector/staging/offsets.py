@@ -130,9 +130,9 @@ def advance(
         update connector.source_offset
            set position_ordinal = coalesce(%(ordinal)s, position_ordinal),
                position_text = coalesce(%(text)s, position_text),
-               audited_ordinal = case when %(audited)s then coalesce(%(ordinal)s, position_ordinal)
+               audited_ordinal = case when %(audited)s then coalesce(%(ordinal)s, audited_ordinal)
                                       else audited_ordinal end,
-               audited_text = case when %(audited)s then coalesce(%(text)s, position_text) else audited_text end,
+               audited_text = case when %(audited)s then coalesce(%(text)s, audited_text) else audited_text end,
                read_position = greatest(read_position, coalesce(%(read)s, read_position)),
                moved_at = now()
          where party = %(party)s

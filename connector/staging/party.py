@@ -19,6 +19,7 @@ from connector.errors import StagingError
 from connector.events import EntityState, EntryKind, Position, SourceIdentity
 from connector.staging import offsets, session
 from connector.staging.batch import Batch, Read
+from connector.staging.lane import Lane
 from connector.staging.plan import DigestKeys, EntityPlan
 
 # Room on each page for the next version of its rows: with it, an update stays on the page (HOT).
@@ -45,13 +46,16 @@ class EntityStatus:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A state to put an entity in. `copied`: its copy is through; `brake_off`: an operator let deletes pass."""
+    """A state to put an entity in. `copied`: its copy is through; `brake_off`: an operator let deletes pass;
+    `deletes`: how many wait for one.
+    """
 
     state: EntityState
     reason: str = ""
     hint: str = ""
     brake_off: bool = False
     copied: bool = False
+    deletes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class PartyStaging:
     """A party's session at staging, claimed for us alone while it lasts."""
 
     def __init__(self, dsn: str, party: str, parpol_id: int, jenis: str, keys: DigestKeys) -> None:
+        self._dsn = dsn
         self._party = party
         self._parpol_id = parpol_id
         self._keys = keys
@@ -96,6 +101,10 @@ class PartyStaging:
 
     def close(self) -> None:
         self._conn.close()
+
+    def open_lane(self) -> Lane:
+        """A session beside this one, for a first copy's chunks; it is fenced as this one is."""
+        return Lane(self._dsn, self._party, self._keys, self._epoch)
 
     def stored(self) -> offsets.StoredOffset:
         with session.translated("reading the position"):
@@ -126,8 +135,9 @@ class PartyStaging:
         """
         failpoint.hit("before_begin")
         with session.translated("applying a batch"), self._conn.transaction():
-            stored = offsets.begin(self._conn, self._party, self._epoch, read.position if read.ordered else None)
-            yield Batch(self._conn, self._party, self._keys, kind, read, stored)
+            batch = Batch(self._conn, self._party, self._keys, kind, read)
+            batch.lock(self._epoch)
+            yield batch
             failpoint.hit("before_commit")
         failpoint.hit("after_commit")
 
@@ -151,11 +161,13 @@ class PartyStaging:
             """
             update connector.entity
                set state = %s, reason = nullif(%s, ''), hint = nullif(%s, ''), brake_off = %s,
-                   since = clock_timestamp(), copying = copying and not %s
+                   since = clock_timestamp(), copying = copying and not %s,
+                   pending_deletes = coalesce(%s, pending_deletes)
              where party = %s and entity = %s
             """,
             (
                 standing.state.value, standing.reason, standing.hint, standing.brake_off, standing.copied,
+                standing.deletes,
                 self._party, entity,
             ),
         )  # fmt: skip
@@ -202,6 +214,12 @@ class PartyStaging:
             (bulk, bulk, self._party, plan.entity),
         )
         conn.execute("delete from connector.seen where party = %s and entity = %s", (self._party, plan.entity))
+        # What a first copy refuses it says anew; rows without a key are counted anew at the end of every copy.
+        conn.execute(
+            "delete from staging.karantina where parpol_id = %s and entity = %s"
+            " and (%s or source_key = '' and 'NULL_KEY' = any (reasons))",
+            (plan.parpol_id, plan.entity, bulk),
+        )
         return bulk
 
     def _make_partition(self, conn: psycopg.Connection, plan: EntityPlan) -> bool:
@@ -252,6 +270,8 @@ class PartyStaging:
                 sql.Identifier("staging", plan.entity), plan.partition, sql.Literal(plan.parpol_id)
             )
         )
+        # A tenth of the usual sample: the planner only needs to know that the table is large.
+        conn.execute("set local default_statistics_target = 10")
         conn.execute(sql.SQL("analyze {}").format(plan.partition))
 
     def park_unseen(self, batch: Batch, plan: EntityPlan, generation: int) -> tuple[int, int]:
@@ -273,6 +293,18 @@ class PartyStaging:
             ).format(plan.partition),
             {"party": self._party, "entity": plan.entity, "generation": generation},
         ).rowcount
+        # A refused row may have left the view as well; read again, its key is found absent and leaves the quarantine.
+        conn.execute(
+            """
+            insert into connector.parked (party, entity, source_key)
+            select %(party)s, k.entity, k.source_key from staging.karantina k
+             where k.parpol_id = %(parpol_id)s and k.entity = %(entity)s and k.source_key <> '' and not exists (
+               select from connector.seen s where s.party = %(party)s and s.entity = k.entity
+                  and s.generation = %(generation)s and s.source_key = k.source_key)
+            on conflict do nothing
+            """,
+            {"party": self._party, "parpol_id": plan.parpol_id, "entity": plan.entity, "generation": generation},
+        )
         live = conn.execute(
             "update connector.entity set pending_deletes = %s where party = %s and entity = %s returning live_rows",
             (parked, self._party, plan.entity),

@@ -62,6 +62,11 @@ _STATEMENTS: Mapping[str, tuple[str, ...]] = {
                replace(kode, '.', ''), staging.nama_wilayah(nama, tingkat), %(dasar)s::text
         from (select kode, nama, length(kode) - length(replace(kode, '.', '')) + 1 as tingkat from pg_temp.masuk) as one
         """,
+        """
+        update staging.ref_wilayah set nama_tunggal = false
+        where (induk, nama_norm) in
+              (select induk, nama_norm from staging.ref_wilayah group by induk, nama_norm having count(*) > 1)
+        """,
     ),
     "wilayah_lama": (
         "delete from staging.ref_wilayah_lama",

@@ -46,6 +46,7 @@ create table staging.ref_wilayah (
     induk           text,
     kode_polos      text not null unique,
     nama_norm       text not null,
+    nama_tunggal    boolean not null default true,
     berlaku_mulai   date,
     berlaku_sampai  date,
     dasar           text not null,
@@ -55,6 +56,9 @@ create index ref_wilayah_induk_nama on staging.ref_wilayah (induk, nama_norm);
 comment on table staging.ref_wilayah is 'Kemendagri regions in force: 1 province, 2 regency or city, 3 district, 4 village.';
 comment on column staging.ref_wilayah.kode_polos is 'The code without dots: 3273011001.';
 comment on column staging.ref_wilayah.nama_norm is 'staging.nama_wilayah(nama, tingkat); parties'' names are compared with it.';
+
+comment on column staging.ref_wilayah.nama_tunggal is
+    'No other region under the same parent comes down to this name: false for the kabupaten and the kota of Bogor.';
 
 create table staging.ref_wilayah_lama (
     kode_lama  text primary key,

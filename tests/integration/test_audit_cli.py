@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import stat
 import subprocess
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from connector import config
 from connector.audit import log
+from connector.cli import audit as cli_audit
 from connector.staging import session
 from connector.staging.plan import DigestKeys
 from tests.fixtures.commandline import CommandLine
@@ -96,6 +98,25 @@ def test_what_is_no_head_or_no_party_is_bad_usage(conn: psycopg.Connection, conn
     write(conn, "alfa", 1)
     assert connector.json("audit", "verify", "--noted", "alfa", code=2)["error"]["hint"]
     assert connector.json("audit", "verify", "--party", "alpha", code=2)["error"]["hint"] == "did you mean `alfa`?"
+
+
+class Screen(io.StringIO):
+    """A stderr that somebody looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_at_a_terminal_a_bar_shows_how_far_it_is(
+    conn: psycopg.Connection, connector: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(conn, "alfa", 1, 2, 3)
+    monkeypatch.setattr(cli_audit, "PROGRESS_EVERY", 1)
+    for words, bar in ((("audit", "verify"), True), (("audit", "verify", "--json"), False)):
+        screen = Screen()
+        monkeypatch.setattr("sys.stderr", screen)
+        assert connector(*words).code == 0
+        assert ("100%" in screen.getvalue()) is bar
 
 
 # ------------------------------------------------------------------------------------------------- log, show

@@ -298,21 +298,6 @@ def test_outside_a_transaction_nothing_is_appended(conn: psycopg.Connection) -> 
     assert breaches(conn) == []
 
 
-def test_a_batch_takes_two_statements_for_its_entry(conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[object] = []
-    original = psycopg.Cursor.execute
-
-    def counted(cursor: psycopg.Cursor, query: object, *args: object, **kwargs: object) -> object:
-        sent.append(query)
-        return original(cursor, query, *args, **kwargs)  # type: ignore[arg-type]
-
-    with conn.transaction():
-        monkeypatch.setattr(psycopg.Cursor, "execute", counted)
-        log.append(conn, "alfa", facts(LENGTH + 1))
-        monkeypatch.undo()
-    assert len(sent) == 2
-
-
 # ------------------------------------------------------------------------------------------------- the published query
 
 

@@ -409,14 +409,22 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
-def demo(folder: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextlib.contextmanager
+def demo(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
         [sys.executable, "-m", "connector", "demo", "--members", "400", *options],
         env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def processes_of(folder: Path) -> list[int]:
@@ -459,7 +467,7 @@ def test_ctrl_c_leaves_no_process_and_no_folder_behind(folder: Path, line: str) 
             if line in said:
                 break
         os.killpg(process.pid, signal.SIGINT)
-        process.communicate()
+        process.wait()
     assert process.returncode == 130
     assert processes_of(folder) == []
     assert list(folder.glob("sipol-demo-*")) == []

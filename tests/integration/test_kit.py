@@ -495,7 +495,7 @@ UNFIT: dict[str, tuple[str, KitTable, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("source_server", [15, 18], indirect=True)
+@pytest.mark.parametrize("source_server", [15], indirect=True)
 @pytest.mark.parametrize("case", UNFIT)
 def test_a_table_that_cannot_be_followed_is_refused(party: Party, case: str) -> None:
     ddl, table, code, words = UNFIT[case]

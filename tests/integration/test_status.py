@@ -47,7 +47,8 @@ def running(conn: psycopg.Connection) -> psycopg.Connection:
         )
         for entity in ("anggota", "kantor"):
             conn.execute(
-                "insert into connector.entity (party, entity, state, live_rows, signalled, read, inserted, last_batch_at)"
+                "insert into connector.entity"
+                "       (party, entity, state, live_rows, signalled, read, inserted, last_batch_at)"
                 " values (%s, %s, 'streaming', 1000, 1200, 1150, 1100, now() - interval '3 seconds')",
                 (party, entity),
             )
@@ -82,7 +83,7 @@ def test_before_the_first_start_every_party_is_told_to_be_started(connector: Com
     told = connector.json("status")
     assert told["result"]["parties"]["alfa"]["worker"] is None
     assert attention(connector) == [("alfa", "was never started"), ("beta", "was never started")]
-    assert "no entities yet" in told["summary"]
+    assert "0 entities: never started" in told["summary"]
 
 
 def test_a_party_shows_position_lag_heartbeat_and_audit_entries(
@@ -129,9 +130,13 @@ def test_latency_is_that_of_the_last_hundred_batches_of_signals(
 @pytest.mark.parametrize(
     ("columns", "copy", "cell"),
     [
-        ("bulk = true, copy_rows = 700, live_rows = 700", {"rows": 700, "first": True, "share": None}, "700 rows"),
-        ("bulk = false, copy_rows = 250", {"rows": 250, "first": False, "share": 0.25}, "250 rows (25%)"),
-        ("bulk = false, copy_rows = 1500", {"rows": 1500, "first": False, "share": 1.0}, "1,500 rows (100%)"),
+        (
+            "bulk = true, copy_rows = 700, live_rows = 700",
+            {"rows": 700, "first": True, "share": None},
+            "copying, 700 rows",
+        ),
+        ("bulk = false, copy_rows = 250", {"rows": 250, "first": False, "share": 0.25}, "copying 25%"),
+        ("bulk = false, copy_rows = 1500", {"rows": 1500, "first": False, "share": 1.0}, "copying 100%"),
     ],
 )
 def test_a_copy_shows_how_far_it_is(
@@ -156,31 +161,36 @@ def test_one_party_alone(running: psycopg.Connection, connector: CommandLine) ->
 # ------------------------------------------------------------------------------------------------- attention
 
 
-def test_where_all_is_well_nothing_needs_attention(running: psycopg.Connection, connector: CommandLine) -> None:
+@pytest.mark.usefixtures("running")
+def test_where_all_is_well_nothing_needs_attention(connector: CommandLine) -> None:
     told = connector.json("status")
-    assert told["summary"] == "2 parties; 4 streaming; nothing needs attention"
+    assert told["summary"] == "2 parties, 4 entities: 4 streaming; nothing needs attention"
     assert told["result"]["attention"] == []
 
 
+WORKER, ENTITY = "update connector.worker set ", "update connector.entity set "
 NEEDS = [
-    ("update connector.worker set heartbeat_at = now() - interval '300 s' where party = 'alfa'",
-     "alfa", "no heartbeat for 300 s"),
-    ("update connector.worker set state = 'retrying', error = 'cannot connect (no answer)' where party = 'beta'",
-     "beta", "retrying: cannot connect (no answer)"),
-    ("update connector.worker set state = 'failed', error = 'unforeseen' where party = 'beta'",
-     "beta", "failed: unforeseen"),
-    (f"update connector.worker set lag_bytes = {11 * MEGABYTE} where party = 'alfa'",
-     "alfa", "the party's server keeps 11 MB of log for us"),
-    ("update connector.entity set state = 'held', reason = 'delete_brake', hint = 'connector approve'"
-     " where party = 'beta' and entity = 'kantor'", "beta/kantor", "held (delete_brake)"),
-    ("update connector.entity set state = 'paused', reason = 'asked for' where party = 'alfa'",
-     "alfa", "paused (asked for)"),
-    ("update connector.entity set state = 'needs_resync', reason = 'position_lost' where party = 'alfa'",
-     "alfa", "needs_resync (position_lost)"),
-    ("insert into connector.wish (party, verb, asked_at) values ('alfa', 'pause', now() - interval '100 s')",
-     "alfa", "1 wishes not obeyed, the oldest for 100 s"),
-    ("insert into connector.party (party, parpol_id) values ('lama', 9)",
-     "lama", "is in staging and not in the configuration"),
+    (WORKER + "heartbeat_at = now() - interval '300 s' where party = 'alfa'", "alfa", "no heartbeat for 300 s"),
+    (WORKER + "state = 'retrying', error = 'no answer' where party = 'beta'", "beta", "retrying: no answer"),
+    (WORKER + "state = 'failed', error = 'unforeseen' where party = 'beta'", "beta", "failed: unforeseen"),
+    (
+        WORKER + f"lag_bytes = {11 * MEGABYTE} where party = 'alfa'",
+        "alfa", "the party's server keeps 11 MB of log for us",
+    ),
+    (
+        ENTITY + "state = 'held', reason = 'delete_brake', hint = 'x' where party = 'beta' and entity = 'kantor'",
+        "beta/kantor", "held (delete_brake)",
+    ),
+    (ENTITY + "state = 'paused', reason = 'asked for' where party = 'alfa'", "alfa", "paused (asked for)"),
+    (ENTITY + "state = 'needs_resync', reason = 'gap' where party = 'alfa'", "alfa", "needs_resync (gap)"),
+    (
+        "insert into connector.wish (party, verb, asked_at) values ('alfa', 'pause', now() - interval '100 s')",
+        "alfa", "1 wishes not obeyed, the oldest for 100 s",
+    ),
+    (
+        "insert into connector.party (party, parpol_id) values ('lama', 9)",
+        "lama", "is in staging and not in the configuration",
+    ),
 ]  # fmt: skip
 
 
@@ -220,7 +230,8 @@ def test_a_hint_of_the_daemon_s_is_passed_on(running: psycopg.Connection, connec
 # ------------------------------------------------------------------------------------------------- for people
 
 
-def test_people_get_a_table_of_parties_and_one_of_entities(running: psycopg.Connection, connector: CommandLine) -> None:
+@pytest.mark.usefixtures("running")
+def test_people_get_a_table_of_parties_and_one_of_entities(connector: CommandLine) -> None:
     lines = connector("status").out.splitlines()
     assert lines[0].split("  ")[0] == "party"
     assert lines[1].split()[:2] == ["alfa", "streaming"]
@@ -238,7 +249,8 @@ def test_a_staging_of_another_schema_version_is_told(conn: psycopg.Connection, c
     assert connector.json("status", code=1)["error"]["hint"] == "Run: connector migrate"
 
 
-def test_times_are_told_with_their_zone(running: psycopg.Connection, connector: CommandLine) -> None:
+@pytest.mark.usefixtures("running")
+def test_times_are_told_with_their_zone(connector: CommandLine) -> None:
     assert datetime.fromisoformat(status(connector)["at"]).tzinfo is not None
 
 

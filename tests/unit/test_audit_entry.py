@@ -67,7 +67,8 @@ def test_the_largest_integer_and_the_largest_entry_pass() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"[]", b"1", b"null", b'{"a":1', b'{"a": 1}', b' {"a":1}', b'{"a":1}\n', b'{"b":1,"a":1}', b'{"a":1,"a":1}',
+        b"", b"[]", b"1", b"null", b'{"a":1', b'{"a": 1}', b' {"a":1}', b'{"a":1}\n', b'{"b":1,"a":1}',
+        b'{"a":1,"a":1}',
         b'{"a":1.0}', b'{"a":1e2}', b'{"a":-0}', b'{"a":01}', b'{"a":NaN}', b'{"a":"\\u00e9"}', b'{"a":"\\/"}',
         b'{"a":"\xff"}', b"\xef\xbb\xbf{}", b'{"a":"\t"}', b"[" * 60_000, b'{"a":' * 12_000, b'{"a":"\\ud800"}',
         b'{"a":' + b"9" * 5_000 + b"}",
@@ -276,6 +277,13 @@ def test_a_body_that_names_another_row_is_found(column: str) -> None:
     found = breach(log, log)
     assert found is not None
     assert (found.seq, column in found.what) == (2, True)
+
+
+def test_an_entry_that_is_hashed_well_and_spelled_otherwise_is_found() -> None:
+    """The same JSON with a space in it: another reader might have taken it for something else."""
+    log = chain("alfa", 3)
+    log = rehashed([log[0], replace(log[1], body=log[1].body.replace(b":", b": ", 1)), log[2]], 1)
+    assert breach(log, log) == Breach("alfa", 2, "its content is not an entry's")
 
 
 def test_a_row_with_another_time_than_its_entry_is_found() -> None:

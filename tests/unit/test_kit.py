@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -124,3 +127,54 @@ def test_a_dollar_quoted_body_holds_no_end_tag(body: str) -> None:
 def test_the_publication_is_named_to_the_plugin_as_an_identifier() -> None:
     """pgoutput reads a list of identifiers: without quotes upper case would be folded, and a comma would split."""
     assert '\'publication_names\', \'"Sipol, ""A"""\'' in peek_body("s", 'Sipol, "A"')
+
+
+# ------------------------------------------------------------------------------------------------- the guides
+
+ROOT = Path(__file__).parents[2]
+CODE = re.compile(r"'(?:error|warning)',\s+'([A-Z0-9_]+)'")
+
+
+def kit_codes() -> set[str]:
+    scripts = (kit_sql(REQUEST), kit_sql(replace(REQUEST, mode="stream")))
+    return {code for script in scripts for code in CODE.findall(script)}
+
+
+def check_codes() -> set[str]:
+    """The codes that the preflight's and staging's questions are written with."""
+    found: set[str] = set()
+    sources = [*(ROOT / "connector/capture/postgres").glob("preflight*.py"), ROOT / "connector/ops/check.py"]
+    for path in sources:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and re.fullmatch(r"[A-Z0-9_]{3,}", node.value)
+            ):
+                found.add(node.value)
+    return found
+
+
+def test_the_dba_s_guide_explains_every_code_of_the_kit() -> None:
+    guide = (ROOT / "deploy/PANDUAN-DBA.md").read_text()
+    assert len(kit_codes()) > 25
+    assert {code for code in kit_codes() if f"`{code}`" not in guide} == set()
+
+
+def test_the_guides_name_no_code_that_does_not_exist() -> None:
+    words = {
+        "CONNECT",
+        "USAGE",
+        "SELECT",
+        "PUBLIC",
+        "REPLICATION",
+        "UPDATE",
+        "DELETE",
+        "INHERITS",
+        "DROP",
+        "BASE_BACKUP",
+        "PARTY",
+    }
+    for name in ("PANDUAN-DBA.md", "README.md"):
+        named = set(re.findall(r"`([A-Z][A-Z0-9_]{3,})`", (ROOT / "deploy" / name).read_text()))
+        assert named - words <= kit_codes() | check_codes()

@@ -42,6 +42,7 @@ class SlotCalls(Protocol):
 
     def peek(self, upto: str) -> sql.Composed: ...
     def confirm(self, upto: str) -> sql.Composed: ...
+    def give_up(self) -> sql.Composed: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,9 @@ class KitCalls:
     def confirm(self, upto: str) -> sql.Composed:
         function = sql.Identifier(self.schema, f"{self.slot}_confirm")
         return sql.SQL("select {}({}::pg_lsn)").format(function, sql.Literal(upto))
+
+    def give_up(self) -> sql.Composed:
+        return sql.SQL("select {}()").format(sql.Identifier(self.schema, f"{self.slot}_release"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,9 @@ class DirectCalls:
         return sql.SQL("select pg_replication_slot_advance({}, {}::pg_lsn)").format(
             sql.Literal(self.slot), sql.Literal(upto)
         )
+
+    def give_up(self) -> sql.Composed:
+        return sql.SQL("select pg_drop_replication_slot({})").format(sql.Literal(self.slot))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +180,11 @@ class PullSource:
         self._confirmed = max(self._confirmed, position.ordinal)
         self._moved_at = time.monotonic()
 
+    def give_up(self) -> None:
+        """Drop our slot: the party's disk matters more than our not having to copy again."""
+        with slots.translated("giving the replication slot up"):
+            self._conn.execute(self._calls.give_up())
+
     @property
     def confirmed(self) -> int:
         """What the server was last told it may forget."""
@@ -186,10 +198,14 @@ class PullSource:
         """Log the party's server keeps for us.
 
         Raises:
-            PositionLost: the slot is gone or was invalidated.
+            PositionLost: the slot is gone, was invalidated, or was moved by somebody else.
         """
+        return self.lag_bytes_at(self._covered)
+
+    def lag_bytes_at(self, covered: int) -> int:
+        """As `lag_bytes`, for whoever reads the slot by other means and has it covered up to there."""
         state = slots.look(self._conn, self._slot)
-        slots.start_position(state, self._slot, Position(self._covered, lsn_text(self._covered)), self.identity)
+        slots.start_position(state, self._slot, Position(covered, lsn_text(covered)), self.identity)
         assert state is not None
         return state.lag_bytes
 

@@ -83,7 +83,7 @@ def _compare(state: SlotState, slot: str, stored: Position, identity: SourceIden
         )  # fmt: skip
     if state.identity.timeline != identity.timeline:
         raise PositionLost(
-            "identity_changed", f"the server is on timeline {state.identity.timeline}, our position is from {identity.timeline}",
+            "identity_changed", f"the server is on timeline {state.identity.timeline}, we stand on {identity.timeline}",
             hint="the party failed over or restored a backup: `connector resync PARTY`",
         )  # fmt: skip
     if state.confirmed > stored.ordinal:

@@ -105,6 +105,13 @@ class StreamSource:
         self._confirmed = position.ordinal
         self._moved_at = time.monotonic()
 
+    def give_up(self) -> None:
+        """As `PullSource.give_up`; the conversation ends first, a slot in use cannot be dropped."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        self._pull.give_up()
+
     def lag_bytes(self) -> int:
         """Log the party's server keeps for us."""
-        return self._pull.lag_bytes()
+        return self._pull.lag_bytes() if self._reader is None else self._pull.lag_bytes_at(self._covered)

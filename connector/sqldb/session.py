@@ -1,0 +1,146 @@
+"""One reading session at a party's database: statements in, rows of cells out, errors in our words.
+
+A driver's own message never leaves this module: it may carry cell values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import DBAPICursor
+
+from connector.errors import EntityHeld, SourceProtocolError
+from connector.sqldb.cells import Cell
+from connector.sqldb.engines import Columns, Engine, Options, Row, engine_for
+
+# Rows taken from the driver at a time.
+GROUP_ROWS = 1_000
+
+HINTS = {
+    "view_missing": "create the view, correct `view:` in the mapping, or grant the reader SELECT on it",
+    "view_changed": "put the column back into the view, or change the mapping",
+    "permission_denied": "grant the reader SELECT on the view; its definer must be there and may read its tables",
+}
+
+
+class SqlSession:
+    """A connection. One thread at a time."""
+
+    def __init__(self, url: str, options: Options) -> None:
+        """Connect and pin.
+
+        Raises:
+            SourceUnavailable: no connection.
+            UsageError: the URL cannot be used.
+        """
+        self.engine: Engine = engine_for(url, options)
+        with self.translated("connecting"):
+            pooled = self.engine.engine.raw_connection()
+            # Off the pool: what is pinned is never given to anybody else, and closing closes.
+            pooled.detach()
+        assert pooled.dbapi_connection is not None
+        self._pooled = pooled
+        self._raw = pooled.dbapi_connection
+        try:
+            with self.translated("setting the session up"):
+                self.engine.pin(self._raw)
+        except BaseException:
+            self.close()
+            raise
+        self._open = False
+
+    @property
+    def dialect(self) -> str:
+        return self.engine.engine.dialect.name
+
+    def close(self) -> None:
+        with suppress(Exception):
+            self._raw.close()
+        self.engine.engine.dispose()
+
+    def begin(self) -> None:
+        with self.translated("taking a snapshot"):
+            self.engine.begin(self._raw)
+        self._open = True
+
+    def end(self) -> None:
+        if not self._open:
+            return
+        self._open = False
+        # A session that broke is thrown away by its owner; what broke it has been told.
+        with suppress(Exception):
+            self.engine.end(self._raw)
+
+    def columns(self, schema: str, name: str) -> Columns:
+        with self.translated(f"looking up view {schema}.{name}"):
+            return self.engine.columns(self._raw, schema, name)
+
+    def cells(self, statement: sa.Select[Any]) -> Iterator[list[Sequence[Cell]]]:
+        """The rows as text, in groups. Wrap with `held_or_translated`."""
+        for group, encode in self._groups(statement):
+            yield [encode(row) for row in group]
+
+    def pairs(self, statement: sa.Select[Any]) -> Iterator[list[tuple[Row, Sequence[Cell]]]]:
+        """The rows as the driver gave them and as text, in groups."""
+        for group, encode in self._groups(statement):
+            yield [(row, encode(row)) for row in group]
+
+    def _groups(self, statement: sa.Select[Any]) -> Iterator[tuple[Sequence[Row], Callable[[Row], Sequence[Cell]]]]:
+        cursor = self.engine.cursor(self._raw)
+        try:
+            self._execute(cursor, statement)
+            encode = self.engine.encoder(cursor)
+            while group := cursor.fetchmany(GROUP_ROWS):
+                yield group, encode
+        finally:
+            with suppress(Exception):
+                cursor.close()
+
+    def _execute(self, cursor: DBAPICursor, statement: sa.Select[Any]) -> None:
+        compiled = statement.compile(dialect=self.engine.engine.dialect, compile_kwargs={"render_postcompile": True})
+        assert isinstance(compiled, sa.sql.compiler.SQLCompiler)
+        values = compiled.params
+        if compiled.positiontup is not None:
+            cursor.execute(str(compiled), tuple(values[name] for name in compiled.positiontup))
+        else:
+            cursor.execute(str(compiled), values)
+
+    def execute(self, text: str, values: Sequence[object] = ()) -> list[Row]:
+        """A statement in the driver's own words (its placeholders), and all of its rows."""
+        cursor = self._raw.cursor()
+        try:
+            cursor.execute(text, values)
+            return list(cursor.fetchall()) if cursor.description else []
+        finally:
+            cursor.close()
+
+    @contextmanager
+    def translated(self, doing: str) -> Iterator[None]:
+        """Turn driver errors inside the block into ours."""
+        try:
+            yield
+        except self._errors as error:
+            meaning = self.engine.error(error, doing)
+            if isinstance(meaning, str):
+                meaning = SourceProtocolError(f"{doing}: refused ({meaning})", hint=HINTS[meaning])
+            raise meaning from None
+
+    @contextmanager
+    def held_or_translated(self, entity: str, doing: str) -> Iterator[None]:
+        """As `translated`, but what concerns one view alone becomes `EntityHeld`."""
+        try:
+            yield
+        except self._errors as error:
+            meaning = self.engine.error(error, doing)
+            if isinstance(meaning, str):
+                raise EntityHeld(entity, meaning, doing, hint=HINTS[meaning]) from None
+            raise meaning from None
+
+    @property
+    def _errors(self) -> tuple[type[Exception], ...]:
+        """What a driver raises. A socket that breaks in PyMySQL's hands may come as it is."""
+        base = getattr(self.engine.engine.dialect.dbapi, "Error", None)
+        return (sa.exc.DBAPIError, OSError, *((base,) if base else ()))

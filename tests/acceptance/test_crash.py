@@ -1,0 +1,160 @@
+"""Crashes: at every place of a batch and of a copy, of a worker alone and of the whole daemon, and at random.
+
+What must hold afterwards is the same each time: staging equals the view, the audit log holds, every batch has one
+entry, and each change is counted once. An upsert would hide a double; the counts do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from workbench import Daemon, Workbench
+from writers import EachRowOnce
+
+from connector import failpoint
+
+Make = Callable[..., Workbench]
+
+# A worker that crashes again and again is restarted later and later: few crashes a daemon keep the wait short.
+CRASHES_A_DAEMON = 4
+PEOPLE = 300
+COPY_LIMITS = {"copy_rows": 60}
+NOISE = """
+    create table if not exists public.lain (t text);
+    insert into public.lain select repeat('x', 1000) from generate_series(1, 3000)
+"""
+
+
+def groups(capture: str) -> list[tuple[str, tuple[str, ...]]]:
+    """All places, a few a test. Those of a copy do not depend on the capture."""
+    names = [name for name in failpoint.NAMES if capture == "pull" or not name.startswith("copy_")]
+    return [(capture, tuple(names[at : at + CRASHES_A_DAEMON])) for at in range(0, len(names), CRASHES_A_DAEMON)]
+
+
+def crash_at(bench: Workbench, name: str, action: str, members: list[int]) -> int:
+    """Arm a place and lead the daemon there under live changes of `members`; gives how many were committed."""
+    with EachRowOnce(bench.parties["uji"], members) as writer:
+        if name == "idle_move":
+            writer.finish()  # only log without anything for us leads there
+        bench.arm(name, action)
+        if name.startswith("copy_"):
+            bench.ask("resync", "uji", "anggota")
+        while name == "idle_move" and not bench.reached(name, action):
+            bench.parties["uji"].run(NOISE)
+        bench.await_reached(name, action)
+    bench.release(name, action)
+    return writer.rows
+
+
+def assert_each_counted_once(bench: Workbench, rows: int, before: dict[str, int]) -> None:
+    now = bench.totals("uji", "anggota")
+    assert now["updated"] + bench.totals("uji", "anggota", "copy")["updated"] - before["updated"] == rows
+    assert now["signalled"] - before["signalled"] == rows
+
+
+def begin(make_workbench: Make, capture: str) -> Workbench:
+    bench = make_workbench("uji", capture=capture, people=PEOPLE, limits=COPY_LIMITS)
+    if capture == "stream":
+        # A walsender tells where it stands a few times per timeout; the default is a minute.
+        bench.parties["uji"].run(f"alter role {bench.parties['uji'].reader} set wal_sender_timeout = '2s'")
+    return bench
+
+
+def started(bench: Workbench, places: tuple[str, ...], action: str) -> Daemon:
+    daemon = bench.start(failpoints=bench.armed(places, action))
+    bench.await_state("uji", "streaming")
+    return daemon
+
+
+@pytest.mark.parametrize(("capture", "places"), groups("pull") + groups("stream"))
+def test_a_worker_killed_anywhere_is_restarted_and_neither_loses_nor_doubles(
+    make_workbench: Make, capture: str, places: tuple[str, ...]
+) -> None:
+    bench = begin(make_workbench, capture)
+    started(bench, places, "kill")
+    bench.await_caught_up("uji")
+    before = bench.totals("uji", "anggota")
+    left = list(range(1, PEOPLE + 1))
+    rows = 0
+    for name in places:
+        rows += crash_at(bench, name, "kill", [left.pop() for _ in range(20)])
+        bench.await_obeyed("uji")
+    bench.await_caught_up("uji")
+    assert_each_counted_once(bench, rows, before)
+    bench.check("uji")
+    assert bench.acts("uji").count("history_begun") == 1
+
+
+@pytest.mark.parametrize(
+    ("capture", "places"),
+    [*groups("pull"), ("stream", ("after_commit", "before_confirm", "after_confirm", "idle_move"))],
+)
+def test_a_power_cut_anywhere_neither_loses_nor_doubles(
+    make_workbench: Make, capture: str, places: tuple[str, ...]
+) -> None:
+    bench = begin(make_workbench, capture)
+    started(bench, places, "powercut")
+    bench.await_caught_up("uji")
+    before = bench.totals("uji", "anggota")
+    left = list(range(1, PEOPLE + 1))
+    rows = 0
+    for name in places:
+        rows += crash_at(bench, name, "powercut", [left.pop() for _ in range(20)])
+        started(bench, places, "powercut")
+    bench.await_caught_up("uji")
+    assert_each_counted_once(bench, rows, before)
+    bench.check("uji")
+    assert bench.acts("uji").count("history_begun") == 1
+
+
+def copied(bench: Workbench, entity: str) -> tuple[int, int]:
+    """Rows and chunks of an entity's copies, as the audit log has them."""
+    entries = [entry for entry in bench.entries("uji") if entry["kind"] == "copy"]
+    found = [entry["rows"] for entry in entries if [counts["entity"] for counts in entry["entities"]] == [entity]]
+    return sum(found), len(found)
+
+
+def partition(bench: Workbench) -> tuple[int, int]:
+    """Oid and file of the party's members in staging: a truncate or a new table would change them."""
+    return bench.query("select oid, relfilenode from pg_class where oid = 'staging.anggota_p1'::regclass")[0]
+
+
+@pytest.mark.parametrize("action", ["kill", "powercut"])
+def test_a_copy_killed_in_any_chunk_goes_on_behind_the_last_one(make_workbench: Make, action: str) -> None:
+    """First copy and resync, each killed twice in its middle and before and after its end: no row is copied twice,
+    what was there stays, and changes of the same keys meanwhile win."""
+    bench = make_workbench("uji", people=PEOPLE, limits=COPY_LIMITS)
+    # The third chunk of each life: a copy of six chunks is killed twice in its middle.
+    places = ",".join(
+        (
+            bench.armed(("copy_chunk_read", "copy_chunk_applied"), f"{action}:3"),
+            bench.armed(("copy_before_finish", "copy_after_finish"), f"{action}:2"),
+        )
+    )
+    names = ("copy_chunk_read", "copy_chunk_applied", "copy_before_finish", "copy_after_finish")
+    for name in names:
+        bench.arm(name, action)
+    daemon = bench.start(failpoints=places)
+    for copies in (1, 2):
+        if copies == 2:
+            before = partition(bench)
+            for name in names:
+                bench.arm(name, action)
+            bench.ask("resync", "uji")
+        with EachRowOnce(bench.parties["uji"], range(1, 41), pause_s=0.05):
+            for name in names:
+                while not bench.reached(name, action):
+                    bench.wait_until(lambda: bench.reached(name, action) or not daemon.alive, f"comes to {name}")
+                    if not daemon.alive:
+                        daemon = bench.start(failpoints=places)
+        for name in names:
+            bench.release(name, action)
+        if not daemon.alive:
+            daemon = bench.start(failpoints=places)
+        bench.check("uji")
+        rows, _ = copied(bench, "anggota")
+        assert rows == copies * PEOPLE
+        assert bench.query("select count(*) from staging.anggota") == [(PEOPLE,)]
+    assert partition(bench) == before
+    assert bench.totals("uji", "anggota", "copy")["inserted"] == PEOPLE
