@@ -54,7 +54,7 @@ class PostgresParty:
         given = self.settings
         return Limits(
             given.batch_rows, given.copy_rows, given.keys_in_memory, given.poll_s, given.delete_share_max,
-            given.lag_warn_mb << 20, given.lag_drop_mb << 20,
+            given.lag_warn_mb << 20, given.lag_drop_mb << 20, given.quarantine_rows_max, given.quarantine_days,
         )  # fmt: skip
 
     def open_staging(self) -> PartyStaging:
@@ -79,7 +79,7 @@ class PostgresParty:
         source, limits = self.source, self.settings
         settings = SlotSettings(
             self.source_dsn, f"sipol connector {self.name}", source.slot, source.publication, self.routes,
-            limits.keys_in_memory, limits.poll_s, limits.statement_timeout_s,
+            limits.keys_in_memory, limits.poll_s, limits.statement_timeout_s, limits.window_mb << 20,
         )  # fmt: skip
         if source.capture == "stream":
             return StreamSource(settings, stored, identity, wait)

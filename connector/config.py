@@ -140,6 +140,8 @@ class Limits:
     keys_in_memory: int = 250_000
     window_mb: int = 32  # half a second of decoding where it was measured
     statement_timeout_s: float = 60.0
+    quarantine_rows_max: int = 50_000  # a tenth of a large party's members: more is a broken view, not broken rows
+    quarantine_days: float = 30.0  # a refused row is looked at again after so long, whether or not it was signalled
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +224,8 @@ class _Limits(_Model):
     keys_in_memory: Annotated[int, Field(ge=1, le=100_000_000)] = Limits().keys_in_memory
     window_mb: Annotated[int, Field(ge=1, le=4_096)] = Limits().window_mb
     statement_timeout_s: Annotated[float, Field(ge=0.1, le=86_400)] = Limits().statement_timeout_s
+    quarantine_rows_max: Annotated[int, Field(ge=0, le=100_000_000)] = Limits().quarantine_rows_max
+    quarantine_days: Annotated[float, Field(ge=0.01, le=3_650)] = Limits().quarantine_days
 
 
 class _Party(_Model):

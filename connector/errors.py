@@ -80,7 +80,8 @@ class PositionLost(SourceError):
 class EntityHeld(ConnectorError):
     """One entity cannot go on (view gone, column gone, permission revoked, brake); the others can.
 
-    `reason` is stable: view_missing, view_changed, permission_denied, delete_brake, mapping_failed.
+    `reason` is stable: view_missing, view_changed, permission_denied, delete_brake, mapping_failed,
+    quarantine_budget.
     """
 
     def __init__(self, entity: str, reason: str, message: str, *, hint: str = "", deletes: int = 0) -> None:

@@ -91,6 +91,7 @@ class Signals:
     transactions: int
     committed_first: datetime | None
     committed_last: datetime | None
+    read_s: float = 0.0
 
     @property
     def empty(self) -> bool:
@@ -137,11 +138,11 @@ class SignalBuffer:
     def transactions(self) -> int:
         return len(self._xids)
 
-    def take(self, position: Position) -> Signals:
-        """Everything gathered, as covered by `position`."""
+    def take(self, position: Position, *, read_s: float = 0.0) -> Signals:
+        """Everything gathered, as covered by `position`; `read_s` is how long reading it took."""
         taken = Signals(
             position, self._keys, self._matches, frozenset(self._whole), tuple(self._xids), len(self._xids),
-            _time(self._first_us), _time(self._last_us),
+            _time(self._first_us), _time(self._last_us), read_s,
         )  # fmt: skip
         self._clear()
         return taken

@@ -76,9 +76,7 @@ def _wish(options: Globals, request: Request) -> Answer:
         target = ops.target(conn, config, request.target)
         args = _seen(conn, request, target)
         asked = ops.ask(conn, request.verb, target, ops.operator(), args)
-        if not request.wait_s:
-            return Answer(f"{request.verb} {target}: asked for{_nobody(asked)}", _result(asked, None))
-        return _answer(asked, ops.await_outcome(conn, asked, request.wait_s), request.wait_s)
+        return told(conn, asked, request.wait_s)
 
 
 # ------------------------------------------------------------------------------------------------- confirm
@@ -126,6 +124,13 @@ def _confirm(request: Request, lines: list[str], question: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- answer
+
+
+def told(conn: psycopg.Connection, asked: ops.Asked, wait_s: float) -> Answer:
+    """What a verb answers that has asked for something: that it did, or what came of it within `wait_s`."""
+    if not wait_s:
+        return Answer(f"{asked.verb} {asked.target}: asked for{_nobody(asked)}", _result(asked, None))
+    return _answer(asked, ops.await_outcome(conn, asked, wait_s), wait_s)
 
 
 def _answer(asked: ops.Asked, outcome: ops.Outcome | None, wait_s: float) -> Answer:

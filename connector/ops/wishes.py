@@ -22,7 +22,7 @@ from connector.events import EntityState
 from connector.staging.session import translated
 from connector.yamlpos import closest, shown
 
-VERBS = ("pause", "resume", "resync", "approve")
+VERBS = ("pause", "resume", "resync", "approve", "replay", "discard")
 BRAKE = "delete_brake"
 # The daemon looks every second; asking staging costs a millisecond.
 POLL_S = 0.2
@@ -177,9 +177,10 @@ _ASK = """
 insert into connector.wish (party, entity, verb, args, asked_by)
 select %(party)s, %(entity)s, %(verb)s, %(args)s, %(asked_by)s
  where not exists (
-       select from (select entity, verb from connector.wish where party = %(party)s and obeyed_at is null
+       select from (select entity, verb, args from connector.wish where party = %(party)s and obeyed_at is null
                      order by id desc limit 1) newest
-        where newest.verb = %(verb)s and newest.entity is not distinct from %(entity)s::text)
+        where newest.verb = %(verb)s and newest.entity is not distinct from %(entity)s::text
+          and (newest.args = %(args)s or newest.verb = 'approve'))
 """
 
 _NEWEST = """

@@ -166,6 +166,7 @@ class Copier:
             self._staging.note_chunk(batch, status.entity, chunk.last, chunk.rows)
         if chunk.whole:
             self._finish(batch, entity, status)
+        batch.check_quarantine(entity.plan, self._limits.quarantine_rows_max)
         act = "copy_finished" if chunk.whole else "copy_chunk"
         return record(batch, self._party, None, {"act": act, "rows": chunk.rows})
 

@@ -8,6 +8,7 @@ What can be read in `Pipeline.apply` is all there is; everything else exists to 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ class Pipeline:
 
     def _apply(self, signals: Signals, entities: Mapping[str, Entity], states: Mapping[str, EntityStatus]) -> None:
         failpoint.hit("after_read")
+        started = time.monotonic()
         snapshot = self._see(signals)
         read = Read(snapshot.position, signals.committed_first, signals.committed_last)
         try:
@@ -88,7 +90,7 @@ class Pipeline:
                 seq = record(batch, self._party, signals.position, _span(signals))
         finally:
             self._view.end()
-        self._tell(batch, seq, signals)
+        self._tell(batch, seq, signals, time.monotonic() - started)
 
     def drain(self, entity: Entity, parked: int) -> None:
         """Read again what was signalled while the entity was held: one batch, under the brake."""
@@ -149,18 +151,20 @@ class Pipeline:
                     batch.apply(entity.plan, blocks, part)
         failpoint.hit("after_fetch")
         batch.check_brake(entity.plan, self._limits.delete_share_max)
+        batch.check_quarantine(entity.plan, self._limits.quarantine_rows_max)
 
     def _fetched(self, entity: Entity, slices: Iterator[list[str]]) -> Iterator[tuple[list[str], list[Block]]]:
         for part in slices:
             yield part, list(self._view.fetch(entity.shape, part))
 
-    def _tell(self, batch: Batch, seq: int, signals: Signals) -> None:
+    def _tell(self, batch: Batch, seq: int, signals: Signals, applied_s: float) -> None:
         for outcome in batch.outcomes():
             self._log.info(
                 "batch_committed", entity=outcome.entity, audit_seq=seq, position=signals.position.text,
                 transactions=signals.transactions, signalled=outcome.signalled, read=outcome.read,
                 inserted=outcome.inserted, updated=outcome.updated, unchanged=outcome.unchanged,
                 deleted=outcome.deleted, absent=outcome.absent, quarantined=outcome.quarantined, parked=outcome.parked,
+                read_s=round(signals.read_s, 3), applied_s=round(applied_s, 3),
             )  # fmt: skip
 
 

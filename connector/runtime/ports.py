@@ -100,6 +100,8 @@ class Limits:
     delete_share_max: float
     lag_warn_bytes: int
     lag_drop_bytes: int
+    quarantine_rows_max: int = 50_000
+    quarantine_days: float = 30.0
 
 
 class Party(Protocol):

@@ -25,6 +25,8 @@ from connector.staging.party import EntityStatus, Report, Standing, Wish
 
 # How often a running session looks at views' shapes and held entities, its lag, and operators' wishes.
 SHAPES_S, LAG_S, WISHES_S = 5.0, 5.0, 1.0
+# How often it looks for refused rows that were not looked at for `limits.quarantine_days`.
+REFUSED_S = 3_600.0
 # How long to wait for signals where there is nothing else to do; a wish is obeyed that much later at most.
 READ_S = 0.5
 # Changes of a table without a key path come in bursts; the entity is read whole once the burst is over.
@@ -189,6 +191,8 @@ class Session:
             worked |= self._shapes.look(states)
         if self._is_due("lag", LAG_S):
             self._report()
+        if self._is_due("refused", REFUSED_S):
+            worked |= self._staging.park_refused(self._party.limits.quarantine_days) > 0
         return worked
 
     def _is_due(self, what: str, every_s: float, *, first: bool = True) -> bool:

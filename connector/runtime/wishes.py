@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import structlog
 
 from connector.events import EntityState
+from connector.runtime import errands
 from connector.runtime.acts import act
 from connector.runtime.pipeline import Entity
 from connector.staging.batch import Batch
@@ -17,34 +18,40 @@ def obey(wish: Wish, party: str, staging: PartyStaging, entities: Mapping[str, E
     """Do a wish for its entity, or for every entity of the party."""
     states = staging.entities()
     names = [wish.entity] if wish.entity else list(states)
+    args = errands.public(wish.args, wish.entity, staging.digest_keys)
     facts: dict[str, object] = {
-        "act": wish.verb, "wish": wish.id, "asked_by": wish.asked_by, "entity": wish.entity or "*",
-        "args": wish.args,
+        "act": wish.verb, "wish": wish.id, "asked_by": wish.asked_by, "entity": wish.entity or "*", "args": args,
     }  # fmt: skip
     with act(staging, party, facts) as batch:
-        said = {name: _obey_one(batch, wish.verb, name, staging, states, entities) for name in names}
+        said = {name: _obey_one(batch, wish, name, staging, states, entities) for name in names}
         outcome = "; ".join(f"{name}: {text}" for name, text in said.items())
         facts["outcome"] = outcome
-        staging.obeyed(batch, wish, outcome)
+        staging.obeyed(batch, wish, outcome, args)
     structlog.get_logger().info("wish_obeyed", verb=wish.verb, entity=wish.entity or "*", outcome=outcome)
 
 
 def _obey_one(
-    batch: Batch, verb: str, name: str, staging: PartyStaging, states: Mapping[str, EntityStatus],
+    batch: Batch, wish: Wish, name: str, staging: PartyStaging, states: Mapping[str, EntityStatus],
     entities: Mapping[str, Entity],
 ) -> str:  # fmt: skip
     if name not in states:
         return "there is no such entity"
     status = states[name]
-    match verb, status.state:
+    match wish.verb, status.state:
         case "pause", EntityState.STREAMING | EntityState.COPYING | EntityState.HELD:
             staging.set_state(batch, name, Standing(EntityState.PAUSED, "asked for"))
         case "resume", EntityState.PAUSED:
+            staging.resume_state(batch, name)
+        case "resume", EntityState.HELD if status.reason == "quarantine_budget":
             staging.resume_state(batch, name)
         case "approve", EntityState.HELD if status.reason == "delete_brake":
             staging.set_state(batch, name, Standing(EntityState.STREAMING, brake_off=True))
         case "resync", _ if name in entities:
             staging.begin_copy(batch, entities[name].plan)
+        case "replay", _:
+            return errands.replay(batch, batch.party, name, wish.args)
+        case "discard", _:
+            return errands.discard(batch, batch.party, name, wish.args)
         case _:
             return f"nothing to do, it is {status.state.value}"
     return "done"

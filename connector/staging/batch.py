@@ -19,7 +19,7 @@ from psycopg import sql
 from connector import failpoint
 from connector.errors import EntityHeld, StagingError, StagingUnavailable
 from connector.events import EntryKind, Outcome, Position
-from connector.staging import offsets
+from connector.staging import offsets, quarantine
 from connector.staging.plan import DigestKeys, EntityPlan
 
 # An entity this small may lose rows without the brake: a share of ten offices says nothing.
@@ -261,8 +261,26 @@ class Batch:
                 hint="if that is right: connector approve; if not: mend the view, then connector resync", deletes=deletes,
             )  # fmt: skip
 
+    def check_quarantine(self, plan: EntityPlan, rows_max: int) -> None:
+        """Stop a batch that would refuse more rows of an entity than anybody can look at.
+
+        Raises:
+            EntityHeld: over the budget; nothing of the batch stays.
+        """
+        refused = self._tallies[plan.entity].ops["Q"] if plan.entity in self._tallies else 0
+        if refused and quarantine.is_over(self._conn, plan.parpol_id, plan.entity, rows_max):
+            raise EntityHeld(
+                plan.entity, "quarantine_budget", f"more than {rows_max} rows would be in quarantine",
+                hint="connector quarantine list says why; mend the view or the mapping, or raise"
+                " limits.quarantine_rows_max; then connector resume",
+            )  # fmt: skip
+
     def outcomes(self) -> tuple[Outcome, ...]:
         return tuple(tally.outcome() for tally in self._tallies.values())
+
+    @property
+    def party(self) -> str:
+        return self._party
 
     @property
     def transaction(self) -> psycopg.Connection:

@@ -5,7 +5,7 @@ One thread at a time. Every method but `batch` is a small transaction of its own
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,11 +13,12 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from connector import failpoint
 from connector.errors import StagingError
 from connector.events import EntityState, EntryKind, Position, SourceIdentity
-from connector.staging import offsets, session
+from connector.staging import offsets, quarantine, session
 from connector.staging.batch import Batch, Read
 from connector.staging.lane import Lane
 from connector.staging.plan import DigestKeys, EntityPlan
@@ -351,7 +352,18 @@ class PartyStaging:
             yield [row[0] for row in rows]
             after = rows[-1][0]
 
+    def park_refused(self, older_days: float) -> int:
+        """Have refused rows that nobody has looked at for so long read again; gives how many."""
+        with session.translated("looking at old refusals"), self._conn.transaction():
+            query = "select entity from connector.entity where party = %s"
+            names = [row[0] for row in self._conn.execute(query, (self._party,)).fetchall()]
+            return sum(quarantine.park(self._conn, self._party, name, older_days=older_days).keys for name in names)
+
     # -- wishes
+
+    @property
+    def digest_keys(self) -> DigestKeys:
+        return self._keys
 
     def wishes(self) -> Sequence[Wish]:
         """What was asked for and is not done yet, oldest first."""
@@ -363,9 +375,12 @@ class PartyStaging:
             ).fetchall()
         return [Wish(*row) for row in rows]
 
-    def obeyed(self, batch: Batch, wish: Wish, outcome: str) -> None:
+    def obeyed(self, batch: Batch, wish: Wish, outcome: str, args: Mapping[str, object] | None = None) -> None:
+        """Note what came of a wish. `args` replace its own: what was needed to obey it need not be kept."""
         batch.transaction.execute(
-            "update connector.wish set obeyed_at = clock_timestamp(), outcome = %s where id = %s", (outcome, wish.id)
+            "update connector.wish set obeyed_at = clock_timestamp(), outcome = %s, args = coalesce(%s, args)"
+            " where id = %s",
+            (outcome, None if args is None else Jsonb(dict(args)), wish.id),
         )
 
     # -- what the worker says of itself

@@ -6,11 +6,13 @@ entry, and each change is counted once. An upsert would hide a double; the count
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+import time
+from collections.abc import Callable, Mapping
 
 import pytest
 from workbench import Daemon, Workbench
-from writers import EachRowOnce
+from writers import Anything, EachRowOnce
 
 from connector import failpoint
 
@@ -47,9 +49,10 @@ def crash_at(bench: Workbench, name: str, action: str, members: list[int]) -> in
     return writer.rows
 
 
-def assert_each_counted_once(bench: Workbench, rows: int, before: dict[str, int]) -> None:
-    now = bench.totals("uji", "anggota")
-    assert now["updated"] + bench.totals("uji", "anggota", "copy")["updated"] - before["updated"] == rows
+def assert_each_counted_once(bench: Workbench, party: str, rows: int, before: Mapping[str, int]) -> None:
+    """Whatever met a change first has counted it, a batch of signals or a copy's chunk; signals came once each."""
+    now = bench.totals(party, "anggota")
+    assert now["updated"] + bench.totals(party, "anggota", "copy")["updated"] - before["updated"] == rows
     assert now["signalled"] - before["signalled"] == rows
 
 
@@ -81,7 +84,7 @@ def test_a_worker_killed_anywhere_is_restarted_and_neither_loses_nor_doubles(
         rows += crash_at(bench, name, "kill", [left.pop() for _ in range(20)])
         bench.await_obeyed("uji")
     bench.await_caught_up("uji")
-    assert_each_counted_once(bench, rows, before)
+    assert_each_counted_once(bench, "uji", rows, before)
     bench.check("uji")
     assert bench.acts("uji").count("history_begun") == 1
 
@@ -103,7 +106,7 @@ def test_a_power_cut_anywhere_neither_loses_nor_doubles(
         rows += crash_at(bench, name, "powercut", [left.pop() for _ in range(20)])
         started(bench, places, "powercut")
     bench.await_caught_up("uji")
-    assert_each_counted_once(bench, rows, before)
+    assert_each_counted_once(bench, "uji", rows, before)
     bench.check("uji")
     assert bench.acts("uji").count("history_begun") == 1
 
@@ -122,39 +125,88 @@ def partition(bench: Workbench) -> tuple[int, int]:
 
 @pytest.mark.parametrize("action", ["kill", "powercut"])
 def test_a_copy_killed_in_any_chunk_goes_on_behind_the_last_one(make_workbench: Make, action: str) -> None:
-    """First copy and resync, each killed twice in its middle and before and after its end: no row is copied twice,
-    what was there stays, and changes of the same keys meanwhile win."""
+    """First copy and resync, each killed twice in the middle and before and after an end: no row is copied twice,
+    rows that were there stay, and changes of the same keys meanwhile win."""
     bench = make_workbench("uji", people=PEOPLE, limits=COPY_LIMITS)
-    # The third chunk of each life: a copy of six chunks is killed twice in its middle.
-    places = ",".join(
-        (
-            bench.armed(("copy_chunk_read", "copy_chunk_applied"), f"{action}:3"),
-            bench.armed(("copy_before_finish", "copy_after_finish"), f"{action}:2"),
-        )
-    )
     names = ("copy_chunk_read", "copy_chunk_applied", "copy_before_finish", "copy_after_finish")
-    for name in names:
-        bench.arm(name, action)
-    daemon = bench.start(failpoints=places)
+    # The third chunk in the life of a worker: a copy of six chunks is killed twice in its middle.
+    places = f"{bench.armed(names[:2], f'{action}:3')},{bench.armed(names[2:], action)}"
+    kept: list[tuple[int, int]] = []
     for copies in (1, 2):
+        for name in names:
+            bench.arm(name, action)
         if copies == 2:
-            before = partition(bench)
-            for name in names:
-                bench.arm(name, action)
-            bench.ask("resync", "uji")
+            kept.append(partition(bench))
+            bench.ask("resync", "uji", "anggota")
+        daemon = bench.start(failpoints=places)
         with EachRowOnce(bench.parties["uji"], range(1, 41), pause_s=0.05):
-            for name in names:
-                while not bench.reached(name, action):
-                    bench.wait_until(lambda: bench.reached(name, action) or not daemon.alive, f"comes to {name}")
-                    if not daemon.alive:
-                        daemon = bench.start(failpoints=places)
+            while not all(bench.reached(name, action) for name in names):
+                bench.wait_until(
+                    lambda: all(bench.reached(name, action) for name in names) or not daemon.alive, "kills"
+                )
+                if not daemon.alive:
+                    daemon = bench.start(failpoints=places)
+        bench.check("uji")
+        assert copied(bench, "anggota")[0] == copies * PEOPLE
+        assert bench.query("select count(*) from staging.anggota where dihapus_pada is null") == [(PEOPLE,)]
+        daemon.kill()
         for name in names:
             bench.release(name, action)
-        if not daemon.alive:
-            daemon = bench.start(failpoints=places)
-        bench.check("uji")
-        rows, _ = copied(bench, "anggota")
-        assert rows == copies * PEOPLE
-        assert bench.query("select count(*) from staging.anggota") == [(PEOPLE,)]
-    assert partition(bench) == before
+    assert partition(bench) == kept[0]
     assert bench.totals("uji", "anggota", "copy")["inserted"] == PEOPLE
+
+
+def test_a_worker_whose_supervisor_is_killed_ends_and_lets_go_of_its_party(make_workbench: Make) -> None:
+    bench = make_workbench("uji")
+    first = bench.start()
+    bench.await_state("uji", "streaming")
+    first.process.kill()
+    first.process.wait()
+    bench.parties["uji"].run("update public.orang set nama = nama || ' X' where orang_id < 10")
+    bench.start()
+    bench.check("uji")
+
+
+def kill_at_random(bench: Workbench, kills: int, seed: int) -> None:
+    """`kills` times: wait for a random moment of a worker's life, then kill a worker, or the daemon with all of them."""
+    rng = random.Random(seed)
+    daemon = bench.start()
+    for number in range(kills):
+        party = rng.choice(tuple(bench.parties))
+        epoch = bench.epoch(party)
+        moment_s = rng.uniform(0.05, 0.7)
+        # Not a wait for a state: the moment is what is random. Most count from a worker's beginning, some from its start.
+        if rng.random() < 0.8:
+            bench.wait_until(lambda: bench.epoch(party) > epoch, f"{party} works again")
+        time.sleep(moment_s)
+        if number % 4 == 3:
+            daemon.kill()
+            daemon = bench.start()
+        else:
+            daemon.kill_worker(party)
+
+
+def assert_random_kills_do_no_harm(make_workbench: Make, kills: int, seed: int) -> None:
+    """Two parties: one writes anything at random, the other each row once, so that its counts tell of doubles."""
+    bench = make_workbench("acak", "hitung", people=4000, limits={"copy_rows": 500, "delete_share_max": 0.9})
+    daemon = bench.start()
+    bench.await_caught_up("hitung")
+    before = bench.totals("hitung", "anggota")
+    daemon.kill()
+    with Anything(bench.parties["acak"], seed, 4000), EachRowOnce(bench.parties["hitung"], range(1, 4001)) as counted:
+        kill_at_random(bench, kills, seed)
+    bench.await_caught_up("hitung")
+    assert_each_counted_once(bench, "hitung", counted.rows, before)
+    for party in bench.parties:
+        bench.check(party)
+
+
+def test_twenty_five_kills_at_random_moments_do_no_harm(make_workbench: Make) -> None:
+    assert_random_kills_do_no_harm(make_workbench, kills=25, seed=20261130)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_two_hundred_kills_at_random_moments_do_no_harm(make_workbench: Make, seed: int) -> None:
+    assert_random_kills_do_no_harm(make_workbench, kills=200, seed=seed)

@@ -285,6 +285,8 @@ def servers(rows: int) -> Iterator[tuple[Path, Server, Server]]:
                 conn.execute("checkpoint")
             yield folder, source, target
     finally:
+        if os.environ.get('BENCH_KEEP_LOG'):
+            shutil.copy(folder / 'daemon.log', os.environ['BENCH_KEEP_LOG'])
         shutil.rmtree(folder, ignore_errors=True)
 
 

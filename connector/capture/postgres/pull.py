@@ -23,7 +23,6 @@ from connector.events import Position, SourceIdentity
 
 MIB = 1 << 20
 WINDOW_MIN = MIB
-WINDOW_MAX = 256 * MIB
 # Grow the window until a call takes about half a second: each call decodes again from restart_lsn, so small
 # windows pay that price often, and large ones hold the party's server for long.
 CALL_S_LOW, CALL_S_HIGH = 0.25, 1.0
@@ -100,6 +99,7 @@ class SlotSettings:
     keys_in_memory: int
     poll_s: float
     statement_timeout_s: float
+    window_bytes: int = 32 * MIB
 
 
 class PullSource:
@@ -142,7 +142,7 @@ class PullSource:
         self._changes = ChangeReader(settings.routes, self._buffer, self._start.ordinal)
         self._poll_s = settings.poll_s
         self._pause_s = 0.0
-        self._window = 32 * MIB
+        self._window = self._window_max = settings.window_bytes
         self._peeked_at = 0.0
         self._moved_at = time.monotonic()
         self._wait = wait
@@ -234,7 +234,7 @@ class PullSource:
             0.0 if found or upto < flushed else min(self._poll_s, max(LOOK_S, self._pause_s * 2, taken_s * 4))
         )
         self._peeked_at = time.monotonic()
-        return self._buffer.take(Position(self._covered, lsn_text(self._covered))) if found else None
+        return self._buffer.take(Position(self._covered, lsn_text(self._covered)), read_s=taken_s) if found else None
 
     def _worth_moving(self) -> bool:
         idle_s = time.monotonic() - self._moved_at
@@ -244,7 +244,7 @@ class PullSource:
         if taken_s > CALL_S_HIGH:
             self._window = max(WINDOW_MIN, self._window // 2)
         elif whole and taken_s < CALL_S_LOW:
-            self._window = min(WINDOW_MAX, self._window * 2)
+            self._window = min(self._window_max * 8, self._window * 2)
 
     def _messages(self, upto: int) -> Iterator[bytes]:
         """The messages of every transaction that committed up to `upto`, in order."""

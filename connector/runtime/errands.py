@@ -1,0 +1,36 @@
+"""Wishes about single keys: read refused rows again, or give one up. Each runs inside its wish's own batch.
+
+A key can be a person's number, and the audit log is for good: an entry names a key by its keyed digest only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from connector.staging import quarantine
+from connector.staging.batch import Batch
+from connector.staging.plan import DigestKeys
+
+
+def replay(batch: Batch, party: str, entity: str, args: Mapping[str, object]) -> str:
+    """Park an entity's refused keys; what reads parked keys reads them in key order, with the mapping as it is now."""
+    reason = args.get("reason")
+    parked = quarantine.park(batch.transaction, party, entity, reason=reason if isinstance(reason, str) else None)
+    left = f", {parked.unreadable} without a readable key wait for a resync" if parked.unreadable else ""
+    if not parked.keys:
+        return f"nothing to do, no refused row can be read again{left}"
+    return f"{parked.keys} refused rows are read again{left}: done"
+
+
+def discard(batch: Batch, party: str, entity: str, args: Mapping[str, object]) -> str:
+    """Take one entry out of quarantine. The row is refused anew if it is read again and is no better."""
+    reasons = quarantine.discard(batch.transaction, party, entity, str(args.get("key", "")))
+    return "nothing to do, no such row is refused" if reasons is None else f"{', '.join(reasons)}: done"
+
+
+def public(args: Mapping[str, object], entity: str | None, keys: DigestKeys) -> dict[str, object]:
+    """A wish's arguments as they may stand in the log and stay in staging: a key as its digest."""
+    if "key" not in args:
+        return dict(args)
+    digest = keys.key_digest(entity or "", str(args["key"])).hex()
+    return {**{name: value for name, value in args.items() if name != "key"}, "key_digest": digest}
