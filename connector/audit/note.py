@@ -183,7 +183,7 @@ class Note:
 
     def adding(self, lines: Iterable[str]) -> Note:
         """The same note with further signature lines; one that is there already is not repeated."""
-        more = parse(self.text + "\n" + "".join(lines)).signatures
+        more = [_signature(line) for line in lines]
         return Note(self.text, tuple(dict.fromkeys((*self.signatures, *more))))
 
 

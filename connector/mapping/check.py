@@ -141,6 +141,8 @@ def _rule(rule: Rule, column: Column, contract: Entity, at: tuple[str | int, ...
 def _fitting_steps(rule: Rule, column: Column, at: tuple[str | int, ...]) -> Iterator[Finding]:
     kinds = {type(step) for step in rule.steps}
     constant = isinstance(rule.source, rules.Const)
+    if constant and column.kind is Kind.NIK:
+        yield (*at, "const"), "a NIK cannot be a constant", "name its view column with `from`", True
     wrong = {
         rules.DateFormat: (column.kind is Kind.DATE, "date", "is for date columns"),
         rules.Region: (column.kind is Kind.REGION, "region", "is for region columns"),

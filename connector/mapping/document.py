@@ -19,7 +19,7 @@ from connector.errors import MappingError
 from connector.mapping import check, rules
 from connector.mapping.contract import ENTITIES
 from connector.mapping.rules import Document, EntityMapping, Policy
-from connector.yamlpos import Node, Place, Plain, Problem, Table, closest, in_order, parse, place_at, plain, shown
+from connector.yamlpos import Node, Place, Plain, Problem, Table, closest, parse, place_at, plain, shown
 
 # A person's mapping of all eight entities is about 20 KiB; a larger list belongs in reference data.
 SIZE_BYTES_MAX = 262_144
@@ -160,7 +160,7 @@ class _Entity(_Model):
     key: Columns
     lineage: list[_Lineage] = Field(default_factory=list)
     when: list[_Condition] = Field(default_factory=list)
-    columns: Annotated[dict[str, Rule_], Field(min_length=1)]
+    columns: dict[str, Rule_]
     tests: list[_Test] = Field(default_factory=list)
 
 
@@ -191,7 +191,7 @@ def load(path: Path, shown_as: str | None = None) -> Document:
 def loads(content: bytes, file: str) -> Document:
     """As `load`, from bytes; `file` is the name that places carry."""
     if len(content) > SIZE_BYTES_MAX:
-        raise _refusal(file, (Problem(Place(file), f"larger than {SIZE_BYTES_MAX // 1024} KiB"),))
+        raise _refusal(file, [Problem(Place(file), f"larger than {SIZE_BYTES_MAX // 1024} KiB")])
     reading = parse(content, file)
     problems = list(reading.problems)
     document: Document | None = None
@@ -200,13 +200,13 @@ def loads(content: bytes, file: str) -> Document:
     elif reading.root is not None:
         problems.append(Problem(reading.root.place, "a mapping must be a table of keys"))
     if problems or document is None:
-        raise _refusal(file, in_order(problems))
+        raise _refusal(file, problems)
     return document
 
 
-def _refusal(file: str, problems: tuple[Problem, ...]) -> MappingError:
-    count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
-    texts = tuple(f"{problem}; {problem.hint}" if problem.hint else str(problem) for problem in problems)
+def _refusal(file: str, problems: list[Problem]) -> MappingError:
+    texts = tuple(dict.fromkeys(str(problem) for problem in sorted(problems, key=lambda problem: problem.place)))
+    count = "one problem" if len(texts) == 1 else f"{len(texts)} problems"
     return MappingError(f"{count} in the mapping", problems=texts, place=file, hint="each is listed with its place")
 
 
@@ -218,9 +218,10 @@ def _build(root: Table, problems: list[Problem]) -> Document | None:
     problems += [_problem_of(details, root) for details in errors]
     if errors:
         # What has a wrong shape is cut out, so that the rest is checked for sense in the same run.
-        content = _without(content, (details["loc"] for details in errors))
-        if content is None or _errors(content):
+        rest = _without(content, [details["loc"] for details in errors])
+        if rest is None or _errors(rest):
             return None
+        content = rest
     model = _Document.model_validate(content)
     for name, entity in model.entities.items():
         for column, rule in entity.columns.items():
@@ -243,24 +244,37 @@ def _errors(content: Plain) -> list[ErrorDetails]:
 
 
 def _without(content: Plain, places: Iterable[Path_]) -> dict[str, Plain] | None:
-    """`content` without the columns, tests or entities in which `places` are; None when nothing sensible is left."""
+    """`content` with what is wrong at `places` cut out or made harmless; None when nothing sensible is left.
+
+    Only to look for further problems: it is never compiled.
+    """
     cut = json.loads(json.dumps(content))
-    tests: set[tuple[str, int]] = set()
+    items: set[tuple[str, str, int]] = set()
     for place in places:
         match place:
             case ("entities", str(entity), "columns", str(column), *_):
-                cut["entities"].get(entity, {}).get("columns", {}).pop(column, None)
-            case ("entities", str(entity), "tests", int(index), *_):
-                tests.add((entity, index))
+                cut["entities"][entity]["columns"].pop(column, None)
+            case ("entities", str(entity), "view", *_):
+                cut["entities"][entity]["view"] = "some.view"
+            case ("entities", str(entity), "key", *_):
+                # Lineage and tests speak of the key.
+                rest = {"lineage": [], "tests": [], "key": ["some"]}
+                cut["entities"][entity] = {**cut["entities"][entity], **rest}
+            case ("entities", str(entity), "lineage" | "when" | "tests" as part, int(index), *_):
+                items.add((entity, part, index))
+            case ("entities", str(entity), *rest) if rest and rest[0] != "columns":
+                cut["entities"][entity].pop(str(rest[0]), None)
             case ("entities", str(entity), *_):
-                cut["entities"].pop(entity, None)
+                cut["entities"][entity] = None
             case (str(key),) if key not in _Document.model_fields:
                 cut.pop(key, None)
             case _:
                 return None
-    for entity, index in sorted(tests, reverse=True):
-        if entity in cut["entities"]:
-            del cut["entities"][entity]["tests"][index]
+        if isinstance(cut["entities"], dict):
+            cut["entities"] = {name: entity for name, entity in cut["entities"].items() if entity is not None}
+    for entity, part, index in sorted(items, reverse=True):
+        if entity in cut["entities"] and index < len(cut["entities"][entity][part]):
+            del cut["entities"][entity][part][index]
     return cut if isinstance(cut, dict) else None
 
 
@@ -472,20 +486,38 @@ def _problem_of(details: ErrorDetails, root: Table) -> Problem:
             return Problem(place, f"`{key}`: {details['msg']}")
 
 
-def json_schema() -> dict[str, object]:
-    """The JSON Schema of a mapping file, for editors; `schemas/mapping.schema.json` is its text."""
+def schema_text() -> str:
+    """The JSON Schema of a mapping file, for editors; schemas/mapping.schema.json is this text."""
     schema = _Document.model_json_schema(by_alias=True)
-    short = {
-        "_Rule": _SCALAR,
-        "_Date": {"enum": list(Format.__args__)},  # type: ignore[attr-defined]
-        "_Pad": {"type": "integer"},
+    definitions = {name.strip("_"): body for name, body in schema.pop("$defs").items()}
+    # The short forms: a column name for a rule, a format for a date, a width for a pad.
+    formats = definitions["Date"]["properties"]["format"]
+    for name, short in (("Rule", _SCALAR), ("Date", formats), ("Pad", {"type": "integer"})):
+        definitions[name] = {"anyOf": [short, definitions[name]]}
+    entities = schema["properties"]["entities"]
+    entities["propertyNames"] = {"enum": list(ENTITIES)}
+    definitions["Entity"]["properties"]["columns"]["description"] = "staging column: where its value comes from"
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Mapping of a party's views to the staging contract",
+        "description": "schemas/README.md explains each key.",
     }
-    definitions = schema["$defs"]
-    for name, scalar in short.items():
-        definitions[name] = {"anyOf": [scalar, definitions[name]]}
-    entity = definitions["_Entity"]["properties"]["columns"]
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "Mapping of a party's views to the staging contract"
-    schema["properties"]["entities"]["propertyNames"] = {"enum": list(ENTITIES)}
-    entity["description"] = "staging column: where its value comes from"
-    return schema
+    whole = {**head, **{key: value for key, value in schema.items() if key not in head}, "$defs": definitions}
+    return json.dumps(_untitled(whole), indent=2).replace('"#/$defs/_', '"#/$defs/') + "\n"
+
+
+def _untitled(node: object, *, top: bool = True) -> object:
+    """Without the titles that pydantic makes up from names, and without null as a choice: a key is there or not."""
+    if isinstance(node, list):
+        return [_untitled(item, top=False) for item in node if item != {"type": "null"}]
+    if not isinstance(node, dict):
+        return node
+    kept = {
+        key: _untitled(value, top=False)
+        for key, value in node.items()
+        if (top or key != "title" or not isinstance(value, str)) and not (key == "default" and value is None)
+    }
+    only = kept.get("anyOf")
+    if isinstance(only, list) and len(only) == 1 and isinstance(only[0], dict):
+        kept = {**only[0], **{key: value for key, value in kept.items() if key != "anyOf"}}
+    return kept

@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from connector.mapping.contract import MEMBER_PLACE
 from connector.mapping.program import Program, ProgramOptions, compile_entity
 from connector.mapping.rules import Document, EntityMapping, Example
 from connector.mapping.unmapped import code_queries
@@ -105,7 +106,10 @@ def _differences(mapping: EntityMapping, example: Example, mapped: Mapped) -> It
 
 
 def _reads(mapping: EntityMapping, column: str) -> set[str]:
+    """The view columns that a staging column hangs on."""
     rule = mapping.rule(column)
+    if rule is None and column in MEMBER_PLACE:
+        rule = next((rule for rule in mapping.rules if rule.column in MEMBER_PLACE), None)
     return set(rule.view_columns()) if rule else set()
 
 
@@ -164,7 +168,7 @@ def dry_run(conn: Connection, program: Program, mapping: EntityMapping, blocks: 
             ReasonSeen(reason, column, rows, tuple(keys))
             for reason, column, rows, keys in conn.execute(_REASONS, {"keys": KEYS_SHOWN_MAX})
         )
-        findings = dict(conn.execute(_FINDINGS).fetchall())
+        findings: dict[str, int] = dict(conn.execute(_FINDINGS).fetchall())
         codes = tuple(
             CodeSeen(query.column, code, rows)
             for query in code_queries(mapping)

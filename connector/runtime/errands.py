@@ -28,6 +28,23 @@ def discard(batch: Batch, party: str, entity: str, args: Mapping[str, object]) -
     return "nothing to do, no such row is refused" if reasons is None else f"{', '.join(reasons)}: done"
 
 
+_REPAIR = """
+insert into connector.parked (party, entity, source_key)
+select r.party, r.entity, k.source_key
+  from connector.reconcile r join connector.reconcile_key k on k.run = r.id
+ where r.id = %s and r.party = %s and r.entity = %s
+on conflict do nothing
+"""
+
+
+def reconciled(batch: Batch, party: str, entity: str, args: Mapping[str, object]) -> str:
+    """Take note of a compare; where a repair was asked for, have the keys that differ read again, under the brake."""
+    if not args.get("repair"):
+        return "noted: done"
+    keys = batch.transaction.execute(_REPAIR, (args.get("run"), party, entity)).rowcount
+    return f"{keys} keys are read again: done"
+
+
 def public(args: Mapping[str, object], entity: str | None, keys: DigestKeys) -> dict[str, object]:
     """A wish's arguments as they may stand in the log and stay in staging: a key as its digest."""
     if "key" not in args:

@@ -50,6 +50,8 @@ def _obey_one(
             staging.begin_copy(batch, entities[name].plan)
         case "replay", _:
             return errands.replay(batch, batch.party, name, wish.args)
+        case "reconcile", _:
+            return errands.reconciled(batch, batch.party, name, wish.args)
         case "discard", _:
             return errands.discard(batch, batch.party, name, wish.args)
         case _:

@@ -354,7 +354,7 @@ def _family(kind: str) -> str:
     if word in ("tinyint", "smallint", "mediumint", "int", "bigint", "year"):
         return "int"
     if word in ("decimal", "float", "double"):
-        return "number"
+        return word
     if word in ("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"):
         return "bytes"
     return "bit" if word == "bit" else "text"
@@ -366,8 +366,11 @@ def _mysql_values(kind: str, text: str) -> tuple[object, ...]:
     try:
         if family in ("int", "bit"):
             return (int(text),)
-        if family == "number":
+        if family == "decimal":
             return (Decimal(text),)
+        if family in ("float", "double"):
+            # A decimal beside a double would be compared as what it is, not as the double it came from.
+            return (float(text),)
         if family == "bytes":
             return (bytes.fromhex(text[2:]),) if text.startswith("\\x") else ()
     except (ValueError, InvalidOperation):

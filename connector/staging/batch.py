@@ -207,8 +207,7 @@ class Batch:
             "mapping_version": tally.plan.mapping_version,
             "source_ts": self._read.committed_last,
             "read_position": self._read.position or 0,
-            "seed_a": self._keys.seeds[0],
-            "seed_b": self._keys.seeds[1],
+            "seed": self._keys.seed,
             "inner": self._keys.inner,
             "outer": self._keys.outer,
         }
@@ -258,7 +257,8 @@ class Batch:
         if row is not None and not row[1] and deletes > share_max * row[0]:
             raise EntityHeld(
                 plan.entity, "delete_brake", f"{deletes} of {row[0]} rows would be deleted",
-                hint="if that is right: connector approve; if not: mend the view, then connector resync", deletes=deletes,
+                hint="if that is right: connector approve; if not: mend the view, then connector resync",
+                deletes=deletes,
             )  # fmt: skip
 
     def check_quarantine(self, plan: EntityPlan, rows_max: int) -> None:

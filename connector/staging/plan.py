@@ -22,11 +22,12 @@ GONE = "HILANG_DARI_VIEW"
 class DigestKeys:
     """What keyed digests are made with; all derived from KPU's one digest key.
 
-    `seeds` key the row digest that detects unchanged rows (two 64-bit hashes: cheap, not for proofs);
+    `seed` keys the 64-bit row digest that detects unchanged rows (cheap, not for proofs: a party that does not
+    know it cannot make two rows look the same, and chance does so once in 10^19 changes);
     `inner` and `outer` are the HMAC-SHA-256 pads for `nik_hmac`.
     """
 
-    seeds: tuple[int, int]
+    seed: int
     inner: bytes
     outer: bytes
 
@@ -35,7 +36,7 @@ class DigestKeys:
         mac = hmac.new(key, b"row digest", hashlib.sha256).digest()
         nik = hmac.new(key, b"nik", hashlib.sha256).digest().ljust(64, b"\0")
         return cls(
-            (int.from_bytes(mac[:8], "big", signed=True), int.from_bytes(mac[8:16], "big", signed=True)),
+            int.from_bytes(mac[:8], "big", signed=True),
             bytes(byte ^ 0x36 for byte in nik),
             bytes(byte ^ 0x5C for byte in nik),
         )
@@ -50,6 +51,18 @@ class DigestKeys:
 
     def _hmac(self, text: bytes) -> bytes:
         return hashlib.sha256(self.outer + hashlib.sha256(self.inner + text).digest()).digest()
+
+
+# Keys that the view has twice: neither row may win. Almost always empty.
+_DOUBLES = sql.SQL(
+    "d as materialized (select source_key, count(*)::int as rows, min(n) as kept from m"
+    " where source_key is not null group by source_key having count(*) > 1)"
+)
+# A copy's chunk comes in key order, so doubles stand side by side; finding them by hashing costs five times more.
+_NEIGHBOURING_DOUBLES = sql.SQL(
+    "d as materialized (select source_key, count(*)::int as rows, min(n) as kept from m"
+    " where source_key in (select source_key from m where source_key = key_before) group by source_key)"
+)
 
 
 @dataclass(frozen=True)
@@ -123,21 +136,17 @@ class EntityPlan:
 
         Gives how many keys are of each kind and how many rows each write really touched (`Applied`).
         """
-        return self._statement(self._against_partition, changes=True)
+        return self._statement(_DOUBLES, self._against_partition, changes=True)
 
     @cached_property
     def apply_fresh(self) -> sql.Composed:
         """As `apply`, for a partition that holds none of these keys: a first copy."""
-        return self._statement(self._as_new, changes=False)
+        return self._statement(_NEIGHBOURING_DOUBLES, self._as_new, changes=False)
 
-    def _statement(self, judged: sql.Composed, *, changes: bool) -> sql.Composed:
+    def _statement(self, doubles: sql.SQL, judged: sql.Composed, *, changes: bool) -> sql.Composed:
         parts = [
             sql.SQL("with m as materialized ({})").format(self._hashed),
-            # Keys that the view has twice: neither row may win. Almost always empty.
-            sql.SQL(
-                "d as materialized (select source_key, count(*)::int as rows, min(n) as kept from m"
-                " where source_key is not null group by source_key having count(*) > 1)"
-            ),
+            doubles,
             judged,
             self._insert,
             *((self._update, self._delete) if changes else ()),
@@ -162,15 +171,20 @@ class EntityPlan:
 
     @cached_property
     def _hashed(self) -> sql.Composed:
-        """The mapped rows with their number and their keyed digest (null for a refused row)."""
+        """The mapped rows with their number, the key before theirs, and their keyed digest (null for a refused row)."""
         return sql.SQL(
             """
-            select s.*, row_number() over () as n, case when s.alasan is null then
-                     int8send(hash_record_extended(row({columns}, s.indikasi), %(seed_a)s::bigint))
-                  || int8send(hash_record_extended(row({columns}, s.indikasi), %(seed_b)s::bigint)) end as row_hash
+            select s.*, row_number() over () as n, lag(s.source_key) over () as key_before,
+                   case when s.alasan is null then
+                     int8send(hash_record_extended(row({columns}, s.indikasi), %(seed)s::bigint)) end as row_hash
               from (with inbox as not materialized (select * from {inbox}) select * from ({select}) p offset 0) s
             """
         ).format(columns=self._names("s"), inbox=self.inbox, select=sql.SQL(self.select))
+
+    @property
+    def mapped(self) -> sql.Composed:
+        """The inbox's rows mapped and digested, for who compares them: source_key, alasan, row_hash and the columns."""
+        return self._hashed
 
     # What a key turns out to be: I new, U changed, R back from the dead, N unchanged, D gone, A absent from both
     # sides, Q quarantined.
@@ -301,9 +315,9 @@ class EntityPlan:
             written_j as (
               insert into connector.journal (batch_id, first_ordinal, parpol_id, entity, keys, ops)
               select %(batch_id)s::bigint, min(p), %(parpol_id)s::smallint, %(entity)s::text,
-                     array_agg(source_key order by p), string_agg(letter, '' order by p)
+                     array_agg(source_key), string_agg(letter, '')
                 from (select source_key, case op when 'D' then 'D' else 'U' end as letter,
-                             %(ordinal)s::bigint + row_number() over (order by n) as p
+                             %(ordinal)s::bigint + row_number() over () as p
                         from c where op in ('I', 'U', 'R', 'D')) j
                group by (p - %(ordinal)s::bigint - 1) / {})
             """
@@ -311,8 +325,8 @@ class EntityPlan:
 
     # SHA-256 over this slice's changes in the journal's order: operation, key, row digest.
     _digest = sql.SQL(
-        "sha256(coalesce(string_agg(convert_to(op || source_key || ' ', 'UTF8') || coalesce(row_hash, ''), ''"
-        " order by n) filter (where op in ('I', 'U', 'R', 'D')), ''))"
+        "sha256(coalesce(string_agg(convert_to(op || source_key || ' ', 'UTF8') || coalesce(row_hash, ''), '')"
+        " filter (where op in ('I', 'U', 'R', 'D')), ''))"
     )
     _reasons = sql.SQL(
         "(select json_object_agg(reason, rows) from (select reason, sum(rows_seen) as rows"

@@ -123,6 +123,21 @@ def partition(bench: Workbench) -> tuple[int, int]:
     return bench.query("select oid, relfilenode from pg_class where oid = 'staging.anggota_p1'::regclass")[0]
 
 
+def live_through(bench: Workbench, places: str, names: tuple[str, ...], action: str) -> Daemon:
+    """Run a daemon, another after each power cut, until every armed place was come to; gives one that lives."""
+
+    def over(daemon: Daemon) -> bool:
+        return not daemon.alive or all(bench.reached(name, action) for name in names)
+
+    while True:
+        daemon = bench.start(failpoints=places)
+        bench.wait_until(lambda: over(daemon), "a daemon comes to all armed places")  # noqa: B023 - called at once
+        if action == "powercut":
+            daemon.process.wait()
+        if all(bench.reached(name, action) for name in names):
+            return daemon if daemon.alive else bench.start(failpoints=places)
+
+
 @pytest.mark.parametrize("action", ["kill", "powercut"])
 def test_a_copy_killed_in_any_chunk_goes_on_behind_the_last_one(make_workbench: Make, action: str) -> None:
     """First copy and resync, each killed twice in the middle and before and after an end: no row is copied twice,
@@ -138,14 +153,8 @@ def test_a_copy_killed_in_any_chunk_goes_on_behind_the_last_one(make_workbench: 
         if copies == 2:
             kept.append(partition(bench))
             bench.ask("resync", "uji", "anggota")
-        daemon = bench.start(failpoints=places)
         with EachRowOnce(bench.parties["uji"], range(1, 41), pause_s=0.05):
-            while not all(bench.reached(name, action) for name in names):
-                bench.wait_until(
-                    lambda: all(bench.reached(name, action) for name in names) or not daemon.alive, "kills"
-                )
-                if not daemon.alive:
-                    daemon = bench.start(failpoints=places)
+            daemon = live_through(bench, places, names, action)
         bench.check("uji")
         assert copied(bench, "anggota")[0] == copies * PEOPLE
         assert bench.query("select count(*) from staging.anggota where dihapus_pada is null") == [(PEOPLE,)]
@@ -168,22 +177,28 @@ def test_a_worker_whose_supervisor_is_killed_ends_and_lets_go_of_its_party(make_
 
 
 def kill_at_random(bench: Workbench, kills: int, seed: int) -> None:
-    """`kills` times: wait for a random moment of a worker's life, then kill a worker, or the daemon with all of them."""
+    """So often, at a random moment of a worker's life: kill it, or each fourth time the daemon with all workers."""
     rng = random.Random(seed)
     daemon = bench.start()
+    killed = {party: bench.epoch(party) for party in bench.parties}
     for number in range(kills):
-        party = rng.choice(tuple(bench.parties))
-        epoch = bench.epoch(party)
+        party = rng.choice(tuple(killed))
         moment_s = rng.uniform(0.05, 0.7)
-        # Not a wait for a state: the moment is what is random. Most count from a worker's beginning, some from its start.
-        if rng.random() < 0.8:
-            bench.wait_until(lambda: bench.epoch(party) > epoch, f"{party} works again")
-        time.sleep(moment_s)
-        if number % 4 == 3:
+        if rng.random() < 0.8:  # counted from when the worker works again; else from its start
+            await_work(bench, party, killed[party])
+        time.sleep(moment_s)  # not a wait for a state: the moment is what is random
+        if number % 4 == 3 or not daemon.named("worker_started", party):
+            killed = {name: bench.epoch(name) for name in killed}
             daemon.kill()
             daemon = bench.start()
         else:
+            killed[party] = bench.epoch(party)
             daemon.kill_worker(party)
+
+
+def await_work(bench: Workbench, party: str, after: int) -> None:
+    """A worker has taken the party over since epoch `after`."""
+    bench.wait_until(lambda: bench.epoch(party) > after, f"{party} is worked for again")
 
 
 def assert_random_kills_do_no_harm(make_workbench: Make, kills: int, seed: int) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -228,7 +229,7 @@ class Ours:
         return sorted(found)
 
 
-def one(conn: psycopg.Connection, query: str) -> object:
+def one(conn: psycopg.Connection[tuple[Any, ...]], query: str) -> Any:
     row = conn.execute(query.encode()).fetchone()
     return row[0] if row else None
 
@@ -305,14 +306,12 @@ def measure_peer(source: Server, target: Server, large: int, small: int) -> list
     peer = Peer(source, target, TABLE)
     figures = [Figure("first copy", peer.first_copy())]
     checkpoint(source, target)
-    started = time.monotonic()
     with psycopg.connect(source.dsn("bangku"), autocommit=True) as conn:
         conn.execute(UPDATE_MANY, (large,))
     committed = time.monotonic()
     total = versions(source)
     wait(lambda: peer.has(total))
     figures.append(Figure("one large transaction", time.monotonic() - committed))
-    del started
     peer.pause()
     small_transactions(source, large, small)
     total = versions(source)
@@ -360,7 +359,6 @@ def catch_up_seconds(ours: Ours, staging: Server, capture: str, whole: float) ->
             "select extract(epoch from (select max(ended_at) from staging.sync_batch)"
             " - (select claimed_at from connector.source_offset))"
         ))  # fmt: skip
-    del ours
     return float(str(found)) if found is not None else whole
 
 

@@ -1,4 +1,4 @@
-"""The tree in staging: what is committed becomes a leaf, in order, once; checkpoints are signed and never contradicted."""
+"""The tree in staging: what is committed becomes a leaf, in order, once; checkpoints are never contradicted."""
 
 from __future__ import annotations
 
@@ -55,9 +55,8 @@ def test_an_open_batch_holds_nobody_up_and_gets_its_place_when_it_commits(
             assert sequencer.integrate(conn, Signing(ORIGIN), Known()) == 2
             assert places(conn) == [("alfa", 1), ("alfa", 2)]
         assert sequencer.integrate(conn, Signing(ORIGIN), Known()) == 1
-        with pytest.raises(ZeroDivisionError), other.transaction():
+        with other.transaction(force_rollback=True):
             log.append(other, "beta", facts(2))
-            raise ZeroDivisionError
     assert sequencer.integrate(conn, Signing(ORIGIN), Known()) == 0
     assert places(conn) == [("alfa", 1), ("alfa", 2), ("beta", 1)]
 
@@ -237,7 +236,7 @@ def test_a_log_keeps_its_name(conn: psycopg.Connection) -> None:
     write(conn, "alfa")
     tick(conn, signing())
     write(conn, "alfa", start=2)
-    with pytest.raises(LogForked, match="the log is called kpu.example/uji"):
+    with pytest.raises(LogForked, match="the log is called kpu"):
         tick(conn, Signing("other.example", (signer(1, "other.example"),)))
 
 

@@ -25,9 +25,7 @@ def rows_of(blocks: Iterator[object]) -> tuple[Rows, list[BadRow]]:
     bad: list[BadRow] = []
     for block in blocks:
         for line in block.data.split(b"\n")[:-1]:  # type: ignore[attr-defined]
-            good.append(
-                tuple(None if cell == rb"\N" else unescape(cell).decode() for cell in line.split(b"\t"))
-            )
+            good.append(tuple(None if cell == rb"\N" else unescape(cell).decode() for cell in line.split(b"\t")))
         bad += block.bad  # type: ignore[attr-defined]
     return good, bad
 
@@ -102,7 +100,11 @@ create view v_orang as select id, nama, cabang from orang;
 
 def people(place: Place) -> str:
     # In SQLite a backslash in a literal is itself.
-    return PEOPLE.replace("\\\\", "\\") if place.schema == "main" else PEOPLE.replace("\t", "\\t").replace("k\n", "k\\n").replace("s\nb", "s\\nb")
+    return (
+        PEOPLE.replace("\\\\", "\\")
+        if place.schema == "main"
+        else PEOPLE.replace("\t", "\\t").replace("k\n", "k\\n").replace("s\nb", "s\\nb")
+    )
 
 
 def test_asked_keys_are_given_as_copy_text_and_others_are_not(place: Place) -> None:
@@ -155,7 +157,7 @@ create view v_ganda as select a, b, c from ganda;
 def test_a_refused_row_stops_no_other(sqlite: Place) -> None:
     sqlite.run(
         """
-create table buruk (id integer primary key, isi text);
+create table buruk (id integer primary key, isi);
 insert into buruk values (1, 'baik'), (2, cast(x'ff41' as text)), (3, 'nol' || char(0) || 'x'), (4, printf('%.*c', 200, 'x'));
 insert into buruk values (5, x'00ff'), (6, 3273015512950007.0), (7, 9223372036854775807);
 create view v_buruk as select id, isi from buruk;
@@ -167,7 +169,11 @@ create view v_buruk as select id, isi from buruk;
         assert good == [
             ("1", "baik"), ("5", "\\x00ff"), ("6", "3273015512950007"), ("7", "9223372036854775807"),
         ]  # fmt: skip
-        assert bad == [BadRow(("2",), "INVALID_UTF8"), BadRow(("3",), "NUL_CHARACTER"), BadRow(("4",), "CELL_TOO_LARGE")]
+        assert bad == [
+            BadRow(("2",), "INVALID_UTF8"),
+            BadRow(("3",), "NUL_CHARACTER"),
+            BadRow(("4",), "CELL_TOO_LARGE"),
+        ]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4])
@@ -267,7 +273,9 @@ create view v_kunci as select k, n from kunci;
         assert sorted(row[1] or "" for row in good) == ["1", "2", "3", "4", "5", "6"]
 
 
-@pytest.mark.parametrize("kind", ["varbinary(8)", "decimal(20,3)", "date", "bit(12)", "double", "varchar(8)", "datetime(6)"])
+@pytest.mark.parametrize(
+    "kind", ["varbinary(8)", "decimal(20,3)", "date", "bit(12)", "double", "varchar(8)", "datetime(6)"]
+)
 def test_mariadb_keys_of_any_type_are_walked_and_found(maria: Place, kind: str) -> None:
     values = {
         "varbinary(8)": ["x''", "x'00'", "x'5c0a'", "x'ff'"],

@@ -50,8 +50,8 @@ def test_a_changed_note_is_refused(changed: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "text\n", "text\n\n", "a\tb\n\n— n AAAAAAA=\n", "a\n\n- n AAAAAAA=\n", "a\n\n— n AAAA\n", "a\n\n— n+m AAAAAAA=\n",
-     "a\n\n— n AAAAAAA=", "a\n\n" + "— n AAAAAAA=\n" * 101, "a\n\n— n !!!!\n"],
+    ["", "text\n", "text\n\n", "a\tb\n\n— n AAAAAAA=\n", "a\n\n- n AAAAAAA=\n", "a\n\n— n AAAA\n",
+     "a\n\n— n+m AAAAAAA=\n", "a\n\n— n AAAAAAA=", "a\n\n" + "— n AAAAAAA=\n" * 101, "a\n\n— n !!!!\n"],
 )  # fmt: skip
 def test_what_is_no_note_is_refused(text: str) -> None:
     with pytest.raises(NoteError):
