@@ -22,6 +22,7 @@ SITE := build/site
 JOBS ?= 2
 PYTEST_ARGS ?=
 LOCK_ARGS ?=
+BENCH_ARGS ?=
 
 SOURCES := $(shell find connector schemas config -type f -not -name '*.pyc' -not -path '*/__pycache__/*' 2>/dev/null)
 CHECKED := $(SOURCES) $(shell find tests -name '*.py' 2>/dev/null) pyproject.toml requirements.lock
@@ -74,13 +75,13 @@ $(SITE)/ready: $(VENV)/ready $(SOURCES) LICENSE
 TESTED := PYTHONPATH=$(CURDIR)/$(SITE) PYTHONSAFEPATH=1 CONNECTOR_TESTED_SITE=$(CURDIR)/$(SITE)
 
 test: lint $(SITE)/ready
-	$(TESTED) $(BIN)/pytest -n $(JOBS) --dist loadscope -m 'not bench and not chaos' --cov --cov-report=term $(PYTEST_ARGS)
+	$(TESTED) $(BIN)/pytest -n $(JOBS) --dist loadscope -m 'not chaos' --cov --cov-report=term $(PYTEST_ARGS)
 
 chaos: $(SITE)/ready
 	$(TESTED) $(BIN)/pytest -m chaos $(PYTEST_ARGS)
 
 bench: $(VENV)/ready
-	$(BIN)/pytest -m bench -p no:randomly -s --timeout 3600 $(PYTEST_ARGS)
+	for script in tests/bench/*.py; do $(BIN)/python $$script $(BENCH_ARGS); done
 
 demo: $(VENV)/ready
 	$(BIN)/connector demo

@@ -12,6 +12,12 @@ from pathlib import Path
 
 from connector import config as configuration
 from connector import logs
+from connector.capture.polling.cursor import CursorLeg, Followed
+from connector.capture.polling.diff import Diff
+from connector.capture.polling.pg_digests import PgDigests
+from connector.capture.polling.ports import Digests, Leg, PolledView
+from connector.capture.polling.source import PollSource
+from connector.capture.polling.sql_digests import SqlDigests
 from connector.capture.postgres.pull import KitCalls, PullSource, SlotSettings
 from connector.capture.postgres.stream_source import StreamSource
 from connector.capture.signals import Route, Routes
@@ -21,22 +27,26 @@ from connector.events import Position, SourceIdentity
 from connector.mapping import document as mapping_document
 from connector.mapping.program import Program, ProgramOptions, compile_entity
 from connector.ops import evidence
+from connector.runtime.findings import Findings
 from connector.runtime.notary import Notary, Watchers
-from connector.runtime.ports import Limits, Source, ViewName
-from connector.runtime.supervisor import Supervisor
+from connector.runtime.ports import Limits, Source, View, ViewName
+from connector.runtime.supervisor import Supervisor, Target
 from connector.runtime.worker import Worker
+from connector.sqldb.engines import Options
 from connector.staging import offsets, session
+from connector.staging.memory import PartyMemory
 from connector.staging.party import PartyStaging, Report, write_report
 from connector.staging.plan import DigestKeys, EntityPlan
 from connector.view.postgres import PostgresView
+from connector.view.sql import SqlView
 
 # The schema that the kit makes its functions in.
 KIT_SCHEMA = "sipol"
 
 
 @dataclass(frozen=True)
-class PostgresParty:
-    """One party with a PostgreSQL source, as a worker needs it."""
+class ConfiguredParty:
+    """One party as a worker needs it: the only place where an engine and a way of capture become classes."""
 
     name: str
     parpol_id: int
@@ -48,6 +58,8 @@ class PostgresParty:
     plans: Mapping[str, tuple[EntityPlan, ViewName]]
     routes: Routes
     digest_keys: DigestKeys
+    # The audit log's policy, the same for every party (audit.stop_h).
+    unanchored_s_max: float | None = None
 
     @property
     def limits(self) -> Limits:
@@ -55,6 +67,7 @@ class PostgresParty:
         return Limits(
             given.batch_rows, given.copy_rows, given.keys_in_memory, given.poll_s, given.delete_share_max,
             given.lag_warn_mb << 20, given.lag_drop_mb << 20, given.quarantine_rows_max, given.quarantine_days,
+            self.unanchored_s_max,
         )  # fmt: skip
 
     def open_staging(self) -> PartyStaging:
@@ -67,9 +80,19 @@ class PostgresParty:
             offsets.register(conn, self.name, self.parpol_id, self.jenis)
             write_report(conn, self.name, report)
 
-    def open_view(self) -> PostgresView:
+    @property
+    def _application(self) -> str:
+        return f"sipol connector {self.name}"
+
+    @property
+    def _options(self) -> Options:
+        return Options(self._application, self.settings.statement_timeout_s)
+
+    def open_view(self) -> View:
+        if self.source.engine != "postgresql":
+            return SqlView(self.source_dsn, self._options, self.settings.cell_bytes_max)
         return PostgresView(
-            self.source_dsn, application=f"sipol connector {self.name}",
+            self.source_dsn, application=self._application,
             statement_timeout_s=self.settings.statement_timeout_s, cell_bytes_max=self.settings.cell_bytes_max,
         )  # fmt: skip
 
@@ -77,16 +100,46 @@ class PostgresParty:
         self, stored: Position | None, identity: SourceIdentity | None, wait: Callable[[float], bool]
     ) -> Source:
         source, limits = self.source, self.settings
+        if source.capture not in ("pull", "stream"):
+            return self._open_poll(stored, identity, wait)
         settings = SlotSettings(
-            self.source_dsn, f"sipol connector {self.name}", source.slot, source.publication, self.routes,
+            self.source_dsn, self._application, source.slot, source.publication, self.routes,
             limits.keys_in_memory, limits.poll_s, limits.statement_timeout_s, limits.window_mb << 20,
         )  # fmt: skip
         if source.capture == "stream":
             return StreamSource(settings, stored, identity, wait)
         return PullSource(settings, KitCalls(KIT_SCHEMA, source.slot), stored, identity, wait)
 
+    def _open_poll(
+        self, stored: Position | None, identity: SourceIdentity | None, wait: Callable[[float], bool]
+    ) -> Source:
+        memory = PartyMemory(self.staging_dsn, self.name)
+        reader = self._open_reader()
+        legs: list[Leg] = [self._diff(reader, memory, wait)]
+        if self.source.cursor is not None:
+            followed = Followed(self.source.cursor.column, self.source.cursor.overlap, self.settings.poll_s)
+            legs.insert(0, CursorLeg(self._polled, reader, memory, followed, self.settings.keys_in_memory))
+        now = SourceIdentity(self.source.engine, 0, self.source.capture)
+        return PollSource(legs, memory, now, stored, identity, wait)
 
-def open_party(config: Config, name: str, staging_dsn: str) -> PostgresParty:
+    def _open_reader(self) -> PgDigests | SqlDigests:
+        if self.source.engine != "postgresql":
+            return SqlDigests(self.source_dsn, self._options)
+        limit_s = self.settings.statement_timeout_s
+        return PgDigests(self.source_dsn, application=self._application, statement_timeout_s=limit_s)
+
+    def _diff(self, reader: Digests, memory: PartyMemory, wait: Callable[[float], bool]) -> Diff:
+        return Diff(
+            self._polled, reader, memory, every_s=self.source.diff_every_s,
+            keys_in_memory=self.settings.keys_in_memory, stopping=lambda: wait(0),
+        )  # fmt: skip
+
+    @property
+    def _polled(self) -> tuple[PolledView, ...]:
+        return tuple(PolledView(entity, view.name, view.key, view.inputs) for entity, (_, view) in self.plans.items())
+
+
+def open_party(config: Config, name: str, staging_dsn: str) -> ConfiguredParty:
     """Build one party from the configuration and its mapping.
 
     Raises:
@@ -97,9 +150,9 @@ def open_party(config: Config, name: str, staging_dsn: str) -> PostgresParty:
     party = config.parties[name]
     programs = compile_party(party)
     plans = {entity: (_plan(name, party.parpol_id, program), _view(program)) for entity, program in programs.items()}
-    return PostgresParty(
+    return ConfiguredParty(
         name, party.parpol_id, party.jenis, staging_dsn, party.source.dsn.reveal(), party.source, party.limits,
-        plans, routes(programs), digest_keys(config),
+        plans, routes(programs), digest_keys(config), config.audit.stop_h and config.audit.stop_h * 3600,
     )  # fmt: skip
 
 
@@ -151,7 +204,10 @@ def digest_keys(config: Config) -> DigestKeys:
 
 def run(config: Config, staging_dsn: str, parties: list[str], *, once: bool, log_format: str = "console") -> bool:
     """Run the daemon. True where every party ended as asked."""
-    beside = {"audit tree": _Notary(config.path, staging_dsn, log_format)}
+    beside: dict[str, Target] = {
+        "audit tree": _Notary(config.path, staging_dsn, log_format),
+        "set findings": _Findings(staging_dsn, log_format),
+    }
     return Supervisor(_Start(config.path, staging_dsn, log_format), parties, once=once, beside=beside).run()
 
 
@@ -182,4 +238,17 @@ class _Notary:
         config = configuration.load(self.config, check_secrets=False)
         watchers = Watchers(config.audit.witnesses, config.audit.witnesses_needed)
         Notary(self.staging_dsn, lambda: evidence.signing(config), watchers, wait).run()
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Findings:
+    """As `_Notary`, for the process that keeps findings over sets."""
+
+    staging_dsn: str
+    log_format: str
+
+    def __call__(self, name: str, daemon: str, once: bool, wait: Callable[[float], bool]) -> bool:  # noqa: ARG002
+        logs.setup("json" if self.log_format == "json" else "console", party=name)
+        Findings(self.staging_dsn, wait).run()
         return True

@@ -25,7 +25,19 @@ from connector.errors import ConfigError
 from connector.yamlpos import Node, Place, Problem, Table, closest, in_order, place_at, plain, read, shown, walk
 
 # Which ways to follow each engine this version has.
-CAPTURES: Mapping[str, tuple[str, ...]] = {"postgresql": ("pull", "stream")}
+CAPTURES: Mapping[str, tuple[str, ...]] = {
+    "postgresql": ("pull", "stream", "cursor", "diff"),
+    "mariadb": ("cursor", "diff"),
+    "mysql": ("cursor", "diff"),
+    "sqlite": ("cursor", "diff"),
+}
+
+# Captures that compare views on a schedule.
+COMPARING = ("diff",)
+# How often a party's views are compared where the configuration does not say.
+DIFF_EVERY_S = 300.0
+# A transaction longer than this many seconds may commit behind a cursor; the next diff finds its rows.
+CURSOR_OVERLAP = 60.0
 
 PARTY_NAME = r"[a-z][a-z0-9_]{0,30}"
 SLOT_NAME = r"[a-z0-9_]{1,63}"  # what PostgreSQL allows for a replication slot
@@ -116,6 +128,14 @@ class Digest:
 
 
 @dataclass(frozen=True, slots=True)
+class Rising:
+    """The column that `capture: cursor` follows, and how far each look goes back (its units; seconds for times)."""
+
+    column: str
+    overlap: float
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """How a party's database is reached and followed."""
 
@@ -124,6 +144,8 @@ class Source:
     capture: str
     slot: str
     publication: str
+    diff_every_s: float = DIFF_EVERY_S
+    cursor: Rising | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,12 +227,20 @@ class _Audit(_Model):
     stop_h: Annotated[float, Field(gt=0, le=8_760)] | None = None
 
 
+class _Rising(_Model):
+    column: Annotated[str, Field(min_length=1, max_length=128)]
+    diff_every_s: Annotated[float, Field(ge=0.05, le=604_800)]
+    overlap: Annotated[float, Field(ge=0, le=1_000_000_000)] = CURSOR_OVERLAP
+
+
 class _Source(_Model):
     engine: Literal["postgresql", "mariadb", "mysql", "sqlite", "mssql", "oracle"]
     dsn: str
     capture: Literal["pull", "stream", "outbox", "cursor", "diff", "debezium"]
     slot: Annotated[str, Field(pattern=f"^{SLOT_NAME}$")] | None = None
     publication: Annotated[str, Field(pattern=f"^{SLOT_NAME}$")] | None = None
+    diff_every_s: Annotated[float, Field(ge=0.05, le=604_800)] | None = None
+    cursor: _Rising | None = None
 
 
 class _Limits(_Model):
@@ -362,9 +392,17 @@ def _party(name: str, model: _Party, dsn: Secret, folder: Path) -> Party:
         capture=model.source.capture,
         slot=model.source.slot or f"sipol_{name}",
         publication=model.source.publication or f"sipol_{name}",
+        diff_every_s=_diff_every_s(model.source),
+        cursor=Rising(model.source.cursor.column, model.source.cursor.overlap) if model.source.cursor else None,
     )
     limits = Limits(**model.limits.model_dump())
     return Party(name, model.parpol_id, folder / model.mapping, source, model.jenis, limits)
+
+
+def _diff_every_s(source: _Source) -> float:
+    if source.cursor is not None:
+        return source.cursor.diff_every_s
+    return source.diff_every_s or DIFF_EVERY_S
 
 
 def _party_names(root: Table) -> tuple[str, ...]:
@@ -424,6 +462,13 @@ def _source_rules(name: str, party: _Party, root: Table) -> Iterator[Problem]:
     elif capture not in CAPTURES[engine]:
         hint = f"for {engine} there is: {', '.join(CAPTURES[engine])}"
         yield Problem(place_at(root, (*at, "capture")), f"this version has no `{capture}` for {engine} yet", hint)
+    if (party.source.cursor is not None) != (capture == "cursor"):
+        needs = "needs" if capture == "cursor" else "does not take"
+        hint = "cursor: {column: updated_at, diff_every_s: 600}; deletes are seen by the diff only"
+        yield Problem(place_at(root, (*at, "capture")), f"`{capture}` {needs} `cursor`", hint)
+    if party.source.diff_every_s is not None and capture not in COMPARING:
+        place = place_at(root, (*at, "diff_every_s"), key=True)
+        yield Problem(place, f"`{capture}` compares nothing", f"`diff_every_s` is for {', '.join(COMPARING)}")
     if party.limits.lag_drop_mb <= party.limits.lag_warn_mb:
         place = place_at(root, ("parties", name, "limits", "lag_drop_mb"), key=True)
         message = f"`lag_drop_mb` ({party.limits.lag_drop_mb}) must exceed `lag_warn_mb` ({party.limits.lag_warn_mb})"
@@ -442,7 +487,10 @@ def _same_source_problems(parties: Mapping[str, Party], root: Table, secrets: _S
     seen: dict[tuple[str, ...], str] = {}
     for name, party in parties.items():
         found = secrets.texts.get(party.source.dsn)
-        if found is None or party.source.engine != "postgresql":
+        if found is None:
+            continue
+        if party.source.engine != "postgresql":
+            yield from _url_problems(name, party, found, root)
             continue
         place = place_at(root, ("parties", name, "source", "dsn"))
         try:
@@ -456,6 +504,20 @@ def _same_source_problems(parties: Mapping[str, Party], root: Table, secrets: _S
         if first != name:
             message = f"the slot `{party.source.slot}` on this server is already the party `{shown(first)}`'s"
             yield Problem(place, message, "each party has its own slot")
+
+
+def _url_problems(name: str, party: Party, dsn: str, root: Table) -> Iterator[Problem]:
+    """Every engine but PostgreSQL is reached by a SQLAlchemy URL; it must be this engine's."""
+    backend = dsn.partition(":")[0].partition("+")[0]
+    if backend not in _BACKENDS.get(party.source.engine, ()):
+        place = place_at(root, ("parties", name, "source", "dsn"))
+        message = f"{party.source.dsn.reference} is not a URL of {party.source.engine}"
+        yield Problem(place, message, "sqlite:////folder/file.db, mariadb://user@host:3306/database")
+
+
+_BACKENDS: Mapping[str, tuple[str, ...]] = {
+    "sqlite": ("sqlite",), "mariadb": ("mariadb", "mysql"), "mysql": ("mysql", "mariadb"),
+}  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------- secrets
@@ -640,6 +702,8 @@ def _known_keys(path: tuple[str | int, ...]) -> tuple[str, ...]:
             model = _Party
         case ("parties", _, "source"):
             model = _Source
+        case ("parties", _, "source", "cursor"):
+            model = _Rising
         case ("parties", _, "limits"):
             model = _Limits
         case _:

@@ -81,7 +81,7 @@ class EntityHeld(ConnectorError):
     """One entity cannot go on (view gone, column gone, permission revoked, brake); the others can.
 
     `reason` is stable: view_missing, view_changed, permission_denied, delete_brake, mapping_failed,
-    quarantine_budget.
+    quarantine_budget, stage_closed.
     """
 
     def __init__(self, entity: str, reason: str, message: str, *, hint: str = "", deletes: int = 0) -> None:
@@ -109,6 +109,10 @@ class Fenced(StagingError):
 
 class StaleRead(StagingError):
     """A read older than one already applied; read again."""
+
+
+class Unanchored(StagingError):
+    """The audit log has been without an anchor for longer than the policy allows: nothing is taken from a party."""
 
 
 class AuditBroken(ConnectorError):

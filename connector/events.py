@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from enum import Enum
 
 
@@ -137,6 +138,35 @@ class Outcome:
     digest: bytes = b""
     mapping_version: str = ""
     mapping_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A stretch of a view in key order, as a source without a log last saw it.
+
+    `upto` is the place of its last key (the source's words); `digest` is over all its rows; `marks` has eight
+    bytes for each of `keys`. Without rows it is to be forgotten.
+    """
+
+    entity: str
+    ordinal: Decimal
+    upto: str
+    rows: int
+    digest: bytes
+    keys: tuple[str, ...]
+    marks: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a source that follows a column has read an entity, in that source's words."""
+
+    entity: str
+    value: str
+
+
+# What a source wants remembered in the transaction that applies its signals.
+Note = Bucket | Cursor
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import psycopg
 from psycopg import sql
-from psycopg.pq import ExecStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 
 from connector.errors import ConnectorError, EntityHeld, SourceBusy, SourceProtocolError, SourceUnavailable
 
@@ -128,10 +128,34 @@ def copy_out(conn: psycopg.Connection, query: sql.Composed | sql.SQL) -> Iterato
     Raises:
         psycopg.Error: as the server says; wrap with `translated`.
     """
+    text = query.as_bytes(conn)
+    with _bytes_as_stored(conn):
+        yield from _copy_out(conn, text)
+
+
+@contextmanager
+def _bytes_as_stored(conn: psycopg.Connection) -> Iterator[None]:
+    """A database of encoding SQL_ASCII refuses to send bytes as UTF-8 that are none, and a whole COPY with them.
+
+    Inside, it sends what it has: who reads the rows says which of them are bad.
+    """
+    if conn.info.parameter_status("server_encoding") != "SQL_ASCII":
+        yield
+        return
+    conn.execute("set client_encoding = 'SQL_ASCII'")
+    try:
+        yield
+    finally:
+        # In a failed transaction the rollback does it.
+        if not conn.closed and conn.info.transaction_status in (TransactionStatus.IDLE, TransactionStatus.INTRANS):
+            conn.execute("set client_encoding = 'UTF8'")
+
+
+def _copy_out(conn: psycopg.Connection, text: bytes) -> Iterator[list[bytes]]:
     pgconn = conn.pgconn
-    pgconn.send_query(query.as_bytes(conn))
+    pgconn.send_query(text)
     poller = select.poll()
-    poller.register(pgconn.socket, select.POLLIN)
+    _send(conn, poller)
     _await_copy(conn, poller)
     finished = False
     try:
@@ -158,6 +182,16 @@ def copy_out(conn: psycopg.Connection, query: sql.Composed | sql.SQL) -> Iterato
     finally:
         if not finished and pgconn.status == psycopg.pq.ConnStatus.OK:
             _abandon(conn)
+
+
+def _send(conn: psycopg.Connection, poller: select.poll) -> None:
+    """Get the whole query out: one with many keys is larger than what the socket takes at once."""
+    pgconn = conn.pgconn
+    poller.register(pgconn.socket, select.POLLIN | select.POLLOUT)
+    while pgconn.flush():
+        poller.poll()
+        pgconn.consume_input()
+    poller.modify(pgconn.socket, select.POLLIN)
 
 
 def _await_copy(conn: psycopg.Connection, poller: select.poll) -> None:

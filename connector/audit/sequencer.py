@@ -79,17 +79,21 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class SequencerState:
-    """Where the tree stands. `waiting` entries are committed and not in it; ages are in seconds, None where never."""
+    """Where the tree stands. `waiting` entries are committed and not in it.
+
+    `unanchored_s`: how old the oldest entry is that no checkpoint outside staging covers; None where there is none.
+    """
 
     origin: str | None
     state: str
     message: str | None
     hint: str | None
     size: int
+    signed: int
+    anchored: int
     anchored_at: datetime | None
-    anchored_age_s: float | None
+    unanchored_s: float | None
     heartbeat_age_s: float | None
-    first_entry_age_s: float | None
     waiting: int
 
 
@@ -270,6 +274,7 @@ def report(conn: psycopg.Connection, origin: str, error: ConnectorError | None, 
         update audit.sequencer
            set origin = %(origin)s, state = %(state)s, message = nullif(%(message)s, ''), hint = nullif(%(hint)s, ''),
                heartbeat_at = clock_timestamp(), size = tree.size,
+               anchored = greatest(anchored, coalesce(%(anchored)s::bigint, 0)),
                anchored_at = case when %(anchored)s::bigint >= tree.size then clock_timestamp()
                                   else greatest(anchored_at, safe.at) end
           from (select coalesce(max(idx) + 1, 0) as size from audit.leaf) tree
@@ -287,11 +292,9 @@ def state(conn: psycopg.Connection) -> SequencerState:
 
 
 _STATE = """
-select s.origin, s.state, s.message, s.hint, s.size, s.anchored_at,
-       extract(epoch from clock_timestamp() - s.anchored_at)::float8,
+select s.origin, s.state, s.message, s.hint, s.size, (select coalesce(max(size), 0) from audit.checkpoint),
+       s.anchored, s.anchored_at, audit.unanchored_s(),
        extract(epoch from clock_timestamp() - s.heartbeat_at)::float8,
-       (select extract(epoch from clock_timestamp() - min(e.at))::float8
-          from audit.leaf l join audit.entry e using (party, seq) where l.idx = 0),
        (select coalesce(sum(h.seq), 0)::bigint from audit.head h)
          - (select coalesce(max(idx) + 1, 0) from audit.leaf)
   from audit.sequencer s

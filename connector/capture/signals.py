@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import IO
 
-from connector.events import Position
+from connector.events import Note, Position
 
 
 class KeySet:
@@ -92,10 +92,12 @@ class Signals:
     committed_first: datetime | None
     committed_last: datetime | None
     read_s: float = 0.0
+    # What a source without a log has seen; remembered when these signals are applied, and not before.
+    notes: tuple[Note, ...] = ()
 
     @property
     def empty(self) -> bool:
-        return not self.keys and not self.matches and not self.whole
+        return not self.keys and not self.matches and not self.whole and not self.notes
 
 
 class SignalBuffer:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from enum import Enum
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -47,12 +48,16 @@ class ExamplesFailed(ConnectorError):
 
 
 def register(app: typer.Typer) -> None:
-    verbs = typer.Typer(help="Check a mapping file, run its tests, print its SQL, try it on real rows.", no_args_is_help=True)
+    verbs = typer.Typer(
+        help="Check a mapping file, run its tests, print its SQL, try it on real rows.", no_args_is_help=True
+    )
 
     @verbs.command("lint")
     def lint(
         ctx: typer.Context,
-        files: Annotated[list[Path] | None, typer.Argument(help="Mapping files; default: those of all parties.")] = None,
+        files: Annotated[
+            list[Path] | None, typer.Argument(help="Mapping files; default: those of all parties.")
+        ] = None,
         json: JsonOption = False,
     ) -> None:
         """Check mapping files without a database."""
@@ -209,7 +214,9 @@ def _tried(
     view.begin()
     try:
         with session.translated(f"trying {entity}"):
-            return trial.dry_run(conn, program, loaded.entities[entity], view.chunk(shape, None, rows))
+            # Rows without a key come in no chunk, and are refused all the same.
+            blocks = chain(view.chunk(shape, None, rows), view.null_keys(shape, rows))
+            return trial.dry_run(conn, program, loaded.entities[entity], blocks)
     finally:
         view.end()
 

@@ -36,7 +36,7 @@ def _status(options: Globals, only: str | None) -> Answer:
     with staging_dsn(config) as dsn, session.connect(dsn, application="connector status") as conn:
         migrate.require(conn)
         found = ops.status(conn, config, only)
-    tables = [_parties(found), _entities(found)]
+    tables = [_parties(found), _entities(found), _audit(found)]
     if found.attention:
         rows = tuple((one.place, one.what, one.hint) for one in found.attention)
         tables.append(Table(("where", "needs attention", "what to do"), rows))
@@ -62,6 +62,15 @@ def _parties(found: ops.Status) -> Table:
         for name, party in found.parties.items()
     )  # fmt: skip
     return Table(PARTIES, rows)
+
+
+def _audit(found: ops.Status) -> Table:
+    audit = found.audit
+    if not audit.size and not audit.waiting:
+        return Table((), ())
+    signed = f"{audit.signed:,}" if audit.signed else "none: no key signs it"
+    row = (audit.origin, audit.state, f"{audit.size:,}", f"{audit.waiting:,}", signed, f"{audit.anchored:,}")
+    return Table(("audit log", "sequencer", "entries", "waiting", "signed", "anchored"), (row,))
 
 
 def _entities(found: ops.Status) -> Table:

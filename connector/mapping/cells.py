@@ -70,8 +70,7 @@ def collapsed(sheet: Sheet, text: str, column: str) -> str:
     """Blanks at the ends dropped, runs of blanks made one; a text of blanks only is null."""
     text = sheet.let(f"c_{column}", text)
     return (
-        f"case when (' ' || {text} || ' ') collate \"C\" ~ '[\\t-\\r\\u00a0]|  '"
-        f" then {squeezed(text)} else {text} end"
+        f"case when (' ' || {text} || ' ') collate \"C\" ~ '[\\t-\\r\\u00a0]|  ' then {squeezed(text)} else {text} end"
     )
 
 
@@ -176,9 +175,8 @@ def _codes(sheet: Sheet, rule: Rule, step: rules.Codes, made: Cell) -> Cell:
         targets = sheet.param([target for _, target in step.pairs], "text[]")
         alias = f"kode_{rule.column}"
         value = f"j_{rule.column}"
-        sheet.join(
-            f"unnest({codes}, {targets})", f"{alias} (code, target)", f"{alias}.code = {text}", [(value, f"{alias}.target")]
-        )
+        table, on = f"unnest({codes}, {targets})", f"{alias}.code = {text}"
+        sheet.join(table, f"{alias} (code, target)", on, {value: f"{alias}.target"})
     missing = f"{value} is null and {given(made, text)}"
     from_nik = any(isinstance(other, rules.SexFromNik) for other in rule.steps)
     if from_nik:

@@ -61,7 +61,12 @@ def _frame(mapping: EntityMapping, at: tuple[str | int, ...]) -> Iterator[Findin
         yield (*at, "key"), "a key column is named twice", "remove one", False
     for place, name in _identifiers(mapping):
         if not name.isprintable() or not name.strip() or len(name) > IDENTIFIER_MAX:
-            yield (*at, *place), f"`{shown(name)}` cannot be the name of a column or table", "copy it from the view", False
+            yield (
+                (*at, *place),
+                f"`{shown(name)}` cannot be the name of a column or table",
+                "copy it from the view",
+                False,
+            )
     for index, condition in enumerate(mapping.when):
         if condition.reason not in DECLARABLE:
             hint = closest(condition.reason, DECLARABLE)
@@ -85,7 +90,12 @@ def _lineage(mapping: EntityMapping, lineage: rules.Lineage, at: tuple[str | int
     if not lineage.table[0] or not lineage.table[1]:
         yield (*at, "table"), "`table` must be written as schema.table", "the log names tables that way", False
     if lineage.key and lineage.match:
-        yield (*at, "match"), "`key` and `match` exclude each other", "key: gives view keys; match: needs a look-up", True
+        yield (
+            (*at, "match"),
+            "`key` and `match` exclude each other",
+            "key: gives view keys; match: needs a look-up",
+            True,
+        )
     if lineage.key and set(lineage.key) != set(mapping.key):
         hint = f"the key of this entity is [{', '.join(mapping.key)}]"
         yield (*at, "key"), "`key` must name each key column of the view", hint, True
@@ -107,7 +117,9 @@ def _columns(
             yield place, "`kode_wilayah_sumber` is filled by the region rule", "remove it", True
         else:
             yield from _rule(rule, column, contract, place)
-    missing = [column.name for column in contract.columns if _must_be_named(column, contract) and column.name not in named]
+    missing = [
+        column.name for column in contract.columns if _must_be_named(column, contract) and column.name not in named
+    ]
     if missing:
         yield (*at, "columns"), f"required columns without a rule: {', '.join(missing)}", "add a rule for each", True
     if contract.placed:

@@ -112,7 +112,9 @@ def _number(sheet: Sheet, column: Column, made: Cell) -> Checked:
     text = sheet.let(f"c_{column.name}", made.text)
     digits = f"octet_length({text}) between 1 and 18 and translate({text}, '0123456789', '') = ''"
     number = sheet.let(f"n_{column.name}", f"case when {digits} then {text}::bigint end")
-    value = sheet.let(f"v_{column.name}", f"case when {number} <= {column.number_max} then {number}::{column.sql_type} end")
+    value = sheet.let(
+        f"v_{column.name}", f"case when {number} <= {column.number_max} then {number}::{column.sql_type} end"
+    )
     fault = (f"{value} is null and {given(made, text)}", "NUMBER_FORMAT")
     return Checked(value, f"{value} is null", (*made.faults, fault), made.notes)
 
@@ -127,7 +129,9 @@ def _truth(sheet: Sheet, column: Column, made: Cell) -> Checked:
 
 def _digest(sheet: Sheet, column: Column, made: Cell) -> Checked:
     text = solid(sheet, made, column.name)
-    hexadecimal = sheet.let(f"h_{column.name}", rf"case when left({text}, 2) = '\x' then substr({text}, 3) else {text} end")
+    hexadecimal = sheet.let(
+        f"h_{column.name}", rf"case when left({text}, 2) = '\x' then substr({text}, 3) else {text} end"
+    )
     good = f"octet_length({hexadecimal}) = 64 and {hexadecimal} ~ '^[0-9a-fA-F]+$'"
     value = sheet.let(f"v_{column.name}", f"case when {good} then decode({hexadecimal}, 'hex') end")
     fault = (f"{value} is null and {text} is not null", "DIGEST_FORMAT")

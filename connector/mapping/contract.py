@@ -241,6 +241,5 @@ DOKUMEN = Entity(
 )
 
 ENTITIES = {
-    entity.name: entity
-    for entity in (PARPOL, PETUGAS, KEPENGURUSAN, PENGURUS, KANTOR, REKENING, ANGGOTA, DOKUMEN)
+    entity.name: entity for entity in (PARPOL, PETUGAS, KEPENGURUSAN, PENGURUS, KANTOR, REKENING, ANGGOTA, DOKUMEN)
 }

@@ -70,7 +70,9 @@ Words = Annotated[
     WithJsonSchema({"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR, "minItems": 1}]}),
 ]
 Columns = Annotated[list[Word], Field(min_length=1, max_length=20)]
-Cell = Annotated[str | None, BeforeValidator(_null_sign), WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
+Cell = Annotated[
+    str | None, BeforeValidator(_null_sign), WithJsonSchema({"type": ["string", "number", "boolean", "null"]})
+]
 PolicyWord = Literal["quarantine", "null", "default"]
 Format = Literal["YYYY-MM-DD", "DD/MM/YYYY", "MM/DD/YYYY", "DD-MM-YYYY", "YYYYMMDD"]
 # Longer than any column of the contract; a pad or slice past it is a slip.
@@ -423,6 +425,12 @@ def _lonely(rule: _Rule, given: set[str]) -> Iterable[tuple[str | None, str, str
         yield "unknown", "`unknown` belongs to `codes`", "for other checks it is called `on_invalid`"
     if "bridge" in given and rule.region != "bps":
         yield "bridge", "`bridge` belongs to `region: bps`", "remove it"
+    if rule.unknown == "quarantine" and rule.on_invalid in ("null", "default"):
+        yield (
+            "unknown",
+            f"`on_invalid: {rule.on_invalid}` already says what becomes of an unknown code",
+            "keep one of them",
+        )
     for key in ("unknown", "on_invalid"):
         if getattr(rule, key) == "default" and rule.default is None:
             yield key, f"`{key}: default` needs `default`", "say which value"
@@ -461,7 +469,9 @@ def _problem_of(details: ErrorDetails, root: Table) -> Problem:
     context = details.get("ctx", {})
     match details["type"]:
         case "extra_forbidden":
-            return Problem(place_at(root, path, key=True), f"unknown key `{key}`", closest(str(path[-1]), _known_keys(path[:-1])))
+            return Problem(
+                place_at(root, path, key=True), f"unknown key `{key}`", closest(str(path[-1]), _known_keys(path[:-1]))
+            )
         case "missing":
             return Problem(place_at(root, path[:-1], key=True), f"`{key}` is missing")
         case "literal_error":
@@ -473,7 +483,9 @@ def _problem_of(details: ErrorDetails, root: Table) -> Problem:
         case "string_too_long" | "too_long":
             return Problem(place, f"`{key}` is too long", f"at most {context.get('max_length')}")
         case "string_pattern_mismatch":
-            return Problem(place, f"`{key}` may hold only letters, digits and a few signs", f"pattern {context.get('pattern')}")
+            return Problem(
+                place, f"`{key}` may hold only letters, digits and a few signs", f"pattern {context.get('pattern')}"
+            )
         case "int_parsing" | "int_type":
             return Problem(place, f"`{key}` must be a whole number")
         case "greater_than_equal" | "less_than_equal":

@@ -39,7 +39,8 @@ def note(sheet: Sheet, text: str, code: str | None, raw_input: str | None) -> Fa
         return f"{coded}{_barred(text)}", "INDIKASI_PEKERJAAN"
     sample = f"select {raw_input} as nama from inbox limit {SAMPLE_ROWS}"
     query = f"select nama, {_barred('nama')} as dilarang\nfrom (select distinct nama from ({sample}) s) k"
-    sheet.join(sheet.table("kerja", query), "kerja_j", f"kerja_j.nama = {raw_input}", [("dilarang_j", "kerja_j.dilarang")])
+    table = sheet.table("kerja", query)
+    sheet.join(table, "kerja_j", f"kerja_j.nama = {raw_input}", {"dilarang_j": "kerja_j.dilarang"}, early=True)
     return f"{coded}coalesce(dilarang_j, {_barred(raw_input)})", "INDIKASI_PEKERJAAN"
 
 

@@ -124,7 +124,9 @@ class _Compiler:
         # The birth date and the NIK first: they are compared, and a sex may come from the NIK. `tingkat` stands before the
         # region it decides on.
         first = ("tanggal_lahir", "nik")
-        for rule in sorted(self._mapping.rules, key=lambda rule: first.index(rule.column) if rule.column in first else 2):
+        for rule in sorted(
+            self._mapping.rules, key=lambda rule: first.index(rule.column) if rule.column in first else 2
+        ):
             for output in self._rule(rule):
                 self._made[output.name] = output
         ordered = [self._made[column.name] for column in self._contract.columns if column.name in self._made]
@@ -233,9 +235,9 @@ class _Compiler:
         if "jenis_kelamin" in made:
             sex = made["jenis_kelamin"].value
             yield f"{good} and ({checks.nik_is_woman()}) <> ({sex} = 'P')", "NIK_KELAMIN"
-        # A join, not EXISTS: probing a hashed subplan costs four times as much.
-        on = "awalan.prefix = left(v_nik, 6)"
-        self._sheet.join("staging.ref_nik_prefix", "awalan", on, [("awalan_j", "awalan.prefix")])
+        # A join, not EXISTS: probing a hashed subplan costs several times as much.
+        on = "awalan.angka = n_nik / 10000000000"
+        self._sheet.join("staging.ref_nik_prefix", "awalan", on, {"awalan_j": "awalan.angka"}, early=True)
         yield f"{good} and awalan_j is null", "INDIKASI_NIK_WILAYAH"
 
     def _plain_input(self, column: str) -> str | None:
@@ -263,7 +265,10 @@ def _statement(
         *((output.name, output.value) for output in outputs),
         ("indikasi", _findings(notes)),
         ("alasan", alasan),
-        ("alasan_kolom", f"case when {alasan} is null then null when {row} is not null then array[''] else {columns} end"),
+        (
+            "alasan_kolom",
+            f"case when {alasan} is null then null when {row} is not null then array[''] else {columns} end",
+        ),
     )
     return sheet.select(select)
 

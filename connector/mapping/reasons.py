@@ -204,6 +204,34 @@ _ALL = (
         "Tanggal SK di masa depan; periksa.",
         "The decree is dated in the future; check it.",
     ),
+    # What KPU looks at in several rows together (staging/findings.py).
+    _finding(
+        "GANDA_IDENTIK",
+        "Orang yang sama (NIK, nama, tanggal lahir) tercatat lebih dari sekali di partai ini; hanya satu yang "
+        "dihitung, hapus salinannya.",
+        "The same person (NIK, name, birth date) stands in this party more than once; one counts, remove the copies.",
+    ),
+    _finding(
+        "GANDA_POTENSI",
+        "NIK yang sama dengan nama atau tanggal lahir lain, atau orang yang sama dengan NIK lain; cocokkan "
+        "dengan KTP-el.",
+        "One NIK with another name or birth date, or one person with another NIK; compare with the KTP-el.",
+    ),
+    _finding(
+        "GANDA_EKSTERNAL",
+        "NIK ini juga dikirim partai lain; mintakan surat pernyataan dari anggota tersebut.",
+        "Another party sent this NIK too; obtain a statement from the member.",
+    ),
+    _finding(
+        "KTA_GANDA",
+        "Nomor KTA yang sama dipakai orang berbeda; periksa nomor KTA.",
+        "Different persons have this card number; check it.",
+    ),
+    _finding(
+        "DUALISME",
+        "Ada dua kepengurusan aktif untuk satu wilayah; akhiri yang tidak berlaku.",
+        "Two boards of one region are active; end the one that is not in force.",
+    ),
     # What we changed.
     _normalised(
         "WILAYAH_LAMA",

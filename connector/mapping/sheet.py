@@ -1,26 +1,36 @@
 """SQL expressions with names, each computed once for a row.
 
-The planner flattens subqueries and would compute an expression again at each use; `offset 0` keeps a level apart. So named
-expressions are sorted into levels by what they need, and the levels are nested. Pure text; no SQL of a user's comes in here:
-values are parameters.
+The planner flattens subqueries and would compute an expression again at each use; `offset 0` keeps a level apart. So
+named expressions are sorted into levels by what they need, and the levels are nested. Pure text; nothing a user wrote
+comes in here: values are parameters.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-# Words outside quoted literals; `%(p1)s` parameters hold no name of a level.
+# Words outside quoted literals; a `%(p1)s` is no name of a level.
 _WORDS = re.compile(r"'(?:[^']|'')*'|%\(\w+\)s|\b[a-z_][a-z0-9_]*\b")
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """What is placed on a level together: one expression, or a join with all it gives."""
+
+    names: Mapping[str, str]
+    join: str = ""
+    on: str = ""
+    early: bool = False
 
 
 @dataclass(slots=True)
 class _Level:
     names: dict[str, str] = field(default_factory=dict)
     joins: list[str] = field(default_factory=list)
-    joined: list[str] = field(default_factory=list)  # names that a join gives: they stay at its level
+    needs: set[str] = field(default_factory=set)
 
 
 class Sheet:
@@ -31,7 +41,7 @@ class Sheet:
         self._source = source
         self._tables: dict[str, str] = {}
         self._depth = dict.fromkeys(inputs, 0)
-        self._levels: list[_Level] = []
+        self._units: list[_Unit] = []
         self._by_text: dict[str, str] = {}
         self._by_value: dict[tuple[str, str], str] = {}
 
@@ -50,93 +60,88 @@ class Sheet:
         return name
 
     def let(self, name: str, text: str) -> str:
-        """Name an expression. A name or constant alone stays what it is; an expression already named keeps that name."""
-        if text in self._depth or text.startswith(("%(", "null")) and " " not in text:
+        """Name an expression. A name or constant alone stays what it is; what is named already keeps its name."""
+        if text in self._depth or re.fullmatch(r"%\(\w+\)s::\S+|null(::\S+)?", text):
             return text
-        if text in self._by_text:
-            return self._by_text[text]
-        depth = self._level_of(text)
-        name = self._free(name)
-        self._at(depth).names[name] = text
-        self._depth[name] = depth + 1
-        self._by_text[text] = name
-        return name
+        if text not in self._by_text:
+            free = next(free for free in _numbered(name) if free not in self._depth)
+            self._by_text[text] = free
+            self._depth[free] = self._depth_of(text) + 1
+            self._units.append(_Unit({free: text}))
+        return self._by_text[text]
 
-    def _free(self, name: str) -> str:
-        return next(free for number in count(1) if (free := name if number == 1 else f"{name}_{number}") not in self._depth)
+    def join(self, table: str, alias: str, on: str, columns: Mapping[str, str], *, early: bool = False) -> None:
+        """Left join a table that has at most one row for each of ours, and name what it gives.
 
-    def join(self, table: str, alias: str, on: str, columns: Iterable[tuple[str, str]]) -> None:
-        """Left join a table that has at most one row for each of ours, and name what it gives."""
-        depth = self._level_of(on)
-        level = self._at(depth)
-        level.joins.append(f"left join {table} {alias} on {on}")
-        for name, text in columns:
+        Args:
+            early: join as soon as `on` can be judged. Above a level with subqueries the planner takes every row for so
+                dear that it no longer tells a hash join from an index look-up for each row.
+        """
+        depth = self._depth_of(on) + 1
+        for name in columns:
             assert name not in self._depth, f"{name} is named twice"
-            level.names[name] = text
-            level.joined.append(name)
-            self._depth[name] = depth + 1
+        self._depth.update(dict.fromkeys(columns, depth))
+        self._units.append(_Unit(columns, f"left join {table} {alias} on {on}", on, early))
 
-    def _level_of(self, text: str) -> int:
+    def _depth_of(self, text: str) -> int:
         return max((self._depth[word] for word in self._needs(text)), default=0)
 
-    def _at(self, depth: int) -> _Level:
-        while len(self._levels) <= depth:
-            self._levels.append(_Level())
-        return self._levels[depth]
+    def _depth_of_unit(self, unit: _Unit) -> int:
+        return max(self._depth[name] for name in unit.names)
 
     def _needs(self, text: str) -> set[str]:
         return {word for word in _WORDS.findall(text) if word in self._depth}
 
     def select(self, outputs: Sequence[tuple[str, str]]) -> str:
         """The statement that gives `outputs` (name, expression), in this order."""
-        levels = self._as_late_as_possible([text for _, text in outputs])
-        text = self._source
-        for number, (level, passed) in enumerate(levels):
-            named = [f"{expression} as {name}" for name, expression in level.names.items()]
-            body = ",\n       ".join((*passed, *named)) or "1 as nothing"
-            joins = "".join(f"\n{join}" for join in level.joins)
-            source = text if number == 0 else f"(\n{_indented(text)}\n) l{number}"
-            text = f"select {body}\nfrom {source}{joins}\noffset 0"
-        columns = ",\n       ".join(text_ if text_ == name else f"{text_} as {name}" for name, text_ in outputs)
-        source = f"(\n{_indented(text)}\n) l{len(levels)}" if levels else text
-        tables = ",\n".join(f"{name} as materialized (\n{_indented(query)}\n)" for name, query in self._tables.items())
-        return f"{f'with {tables}' + chr(10) if tables else ''}select {columns}\nfrom {source}\noffset 0"
-
-    def _as_late_as_possible(self, outputs: Iterable[str]) -> list[tuple[_Level, list[str]]]:
-        """The levels with each expression in the last one that serves its users, and the names each level passes on.
-
-        Every name a level passes on costs time for every row, and what an expression needs is mostly passed on anyway.
-        """
-        levels = [_Level({}, level.joins, level.joined) for level in self._levels]
-        needed_at: dict[str, int] = {}
-
-        def need(text: str, at: int) -> None:
-            for word in self._needs(text):
-                needed_at[word] = min(needed_at.get(word, at), at)
-
-        for text in outputs:
-            need(text, len(levels))
-        for number, level in enumerate(levels):
-            for join in level.joins:
-                need(join, number)
-        texts = [item for level in self._levels for item in level.names.items()]
-        # What uses an expression lies deeper than the expression itself: from the deepest up, all users are placed before it.
-        for name, text in sorted(texts, key=lambda item: -self._depth[item[0]]):
-            if name in needed_at:
-                fixed = name in self._levels[self._depth[name] - 1].joined
-                number = self._depth[name] - 1 if fixed else needed_at[name] - 1
-                levels[number].names[name] = text
-                need(text, number)
-        return self._passing(levels, outputs)
-
-    def _passing(self, levels: list[_Level], outputs: Iterable[str]) -> list[tuple[_Level, list[str]]]:
-        wanted = {word for text in outputs for word in self._needs(text)}
-        found: list[tuple[_Level, list[str]]] = []
+        wanted = {word for _, text in outputs for word in self._needs(text)}
+        levels = [level for level in self._levels(wanted) if level.names]
+        passing = [wanted]
         for level in reversed(levels):
-            passed = sorted(wanted - level.names.keys())
-            found.append((level, passed))
-            wanted = {*passed, *(word for text in (*level.names.values(), *level.joins) for word in self._needs(text))}
-        return found[::-1]
+            passing.append((passing[-1] - level.names.keys()) | level.needs)
+        text = self._source
+        for number, (level, passed) in enumerate(zip(levels, passing[-2::-1], strict=True)):
+            kept = sorted(passed - level.names.keys())
+            named = [f"{expression} as {name}" for name, expression in level.names.items()]
+            source = text if number == 0 else f"(\n{_indented(text)}\n) l{number}"
+            joins = "".join(f"\n{join}" for join in level.joins)
+            text = f"select {_list([*kept, *named])}\nfrom {source}{joins}\noffset 0"
+        source = f"(\n{_indented(text)}\n) l{len(levels)}" if levels else text
+        columns = [text_ if text_ == name else f"{text_} as {name}" for name, text_ in outputs]
+        tables = ",\n".join(f"{name} as materialized (\n{_indented(query)}\n)" for name, query in self._tables.items())
+        head = f"with {tables}\n" if tables else ""
+        return f"{head}select {_list(columns)}\nfrom {source}\noffset 0"
+
+    def _levels(self, wanted: Iterable[str]) -> list[_Level]:
+        """The levels from the inbox up, with each unit (but early joins) in the last one that serves its users.
+
+        Every name that a level passes on costs time for every row, and what an expression needs is mostly passed on
+        anyway. What nobody wants is left out.
+        """
+        levels = [_Level() for _ in range(max(self._depth.values(), default=0))]
+        needed_at = dict.fromkeys(wanted, len(levels))
+        # What uses a name lies deeper than the name: from the deepest up, all users are placed before it.
+        for unit in sorted(self._units, key=self._depth_of_unit, reverse=True):
+            names = {name: text for name, text in unit.names.items() if name in needed_at}
+            if not names:
+                continue
+            at = self._depth_of_unit(unit) - 1 if unit.early else min(needed_at[name] for name in names) - 1
+            level = levels[at]
+            level.names.update(names)
+            level.joins += [unit.join] if unit.join else []
+            for word in self._needs(" ".join((*names.values(), unit.on))):
+                level.needs.add(word)
+                needed_at[word] = min(needed_at.get(word, at), at)
+        return levels
+
+
+def _numbered(name: str) -> Iterable[str]:
+    yield name
+    yield from (f"{name}_{number}" for number in count(2))
+
+
+def _list(items: Sequence[str]) -> str:
+    return ",\n       ".join(items) or "1 as nothing"
 
 
 def _indented(text: str) -> str:

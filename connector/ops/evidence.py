@@ -192,21 +192,24 @@ def receipt(conn: psycopg.Connection, party: str, since: int = 0) -> Receipt:
         if len(places) > RECEIPT_ENTRIES_MAX:
             hint = f"take it in parts: the entries after --since, up to {RECEIPT_ENTRIES_MAX:,} of them"
             raise UsageError("too many entries for one receipt", hint=hint)
+        # Taken first: while entries stream in, the session cannot fetch the tiles that the proofs need.
+        stored = list(log.read(conn, party, after=since, limit=len(places)))
         entries = [
             {
                 "seq": entry.seq,
                 "index": places[entry.seq],
                 "body": entry.body.decode(),
-                "proof": [
-                    base64.b64encode(one).decode()
-                    for one in merkle.inclusion(places[entry.seq], checkpoint.size, nodes)
-                ],
+                "proof": _lines(merkle.inclusion(places[entry.seq], checkpoint.size, nodes)),
             }
-            for entry in log.read(conn, party, after=since, limit=len(places))
+            for entry in stored
         ]
     told = {"receipt": RECEIPT, "party": party, "checkpoint": str(text), "entries": entries}
     content = json.dumps(told, ensure_ascii=False, indent=1) + "\n"
     return Receipt(party, len(entries), min(places), max(places), checkpoint.size, content)
+
+
+def _lines(hashes: Sequence[bytes]) -> list[str]:
+    return [base64.b64encode(one).decode() for one in hashes]
 
 
 # ------------------------------------------------------------------------------------------------- export

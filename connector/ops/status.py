@@ -9,6 +9,8 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
+from connector.audit import sequencer
+from connector.audit.sequencer import SequencerState
 from connector.config import Config
 from connector.staging.session import translated
 
@@ -115,6 +117,7 @@ class Status:
 
     at: datetime
     parties: Mapping[str, Party]
+    audit: SequencerState
     attention: tuple[Attention, ...]
 
 
@@ -129,10 +132,11 @@ def status(conn: psycopg.Connection, config: Config, only: str | None = None) ->
         row = conn.execute("select now()").fetchone()
         assert row is not None
         found = _parties(conn, config, row[0])
+        audit = sequencer.state(conn)
     wanted = tuple(config.parties) if only is None else (only,)
     unknown = {name: _unknown(config.party(name).parpol_id) for name in wanted if name not in found}
     parties = {name: party for name, party in sorted((found | unknown).items()) if only in (None, name)}
-    return Status(row[0], parties, tuple(_attention(parties, config)))
+    return Status(row[0], parties, audit, (*_attention(parties, config), *_of_audit(audit, config)))
 
 
 # ------------------------------------------------------------------------------------------------- read
@@ -259,6 +263,18 @@ def _attention(parties: Mapping[str, Party], config: Config) -> Iterator[Attenti
     for name, party in parties.items():
         yield from _of_party(name, party, config)
         yield from _of_entities(name, party)
+
+
+def _of_audit(audit: SequencerState, config: Config) -> Iterator[Attention]:
+    if audit.state in ("refusing", "failing"):
+        said = f"{audit.state}: {audit.message}" if audit.message else audit.state
+        yield Attention("audit log", said, audit.hint or "see the daemon's log")
+    watched = config.audit.anchor is not None or config.audit.witnesses_needed
+    if watched and audit.unanchored_s is not None and audit.unanchored_s > config.audit.alarm_h * 3600:
+        hours = audit.unanchored_s / 3600
+        stop = f"; at {config.audit.stop_h:g} h every party stops" if config.audit.stop_h else ""
+        hint = "can the anchor be written, do the witnesses sign? connector audit checkpoint, connector audit take"
+        yield Attention("audit log", f"entries have had no anchor for {hours:.0f} h{stop}", hint)
 
 
 def _of_party(name: str, party: Party, config: Config) -> Iterator[Attention]:

@@ -53,7 +53,9 @@ class Mapped:
 
 def examples(conn: Connection, document: Document, options: ProgramOptions) -> tuple[Verdict, ...]:
     """Run every example of a mapping file in a migrated staging database."""
-    return tuple(verdict for mapping in document.entities.values() for verdict in _of_entity(conn, document, mapping, options))
+    return tuple(
+        verdict for mapping in document.entities.values() for verdict in _of_entity(conn, document, mapping, options)
+    )
 
 
 def _of_entity(

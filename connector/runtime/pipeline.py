@@ -87,6 +87,8 @@ class Pipeline:
                     else:
                         for part in keys.slices(self._limits.batch_rows):
                             batch.park(entity.plan, part)
+                if signals.notes:
+                    batch.remember(signals.notes)
                 seq = record(batch, self._party, signals.position, _span(signals))
         finally:
             self._view.end()

@@ -16,6 +16,7 @@ from connector.errors import (
     StagingIncompatible,
     StagingUnavailable,
     StaleRead,
+    Unanchored,
 )
 
 
@@ -46,6 +47,7 @@ TABLE: tuple[tuple[type[ConnectorError], Policy], ...] = (
     (SourceUnavailable, Policy(Reaction.RETRY, 0.2, 30.0)),
     (SourceProtocolError, Policy(Reaction.RETRY, 5.0, 300.0)),
     (StagingUnavailable, Policy(Reaction.RETRY, 0.2, 15.0)),
+    (Unanchored, Policy(Reaction.RETRY, 5.0, 30.0)),
     (StagingIncompatible, Policy(Reaction.RETRY, 5.0, 60.0)),
 )
 

@@ -102,6 +102,7 @@ class Limits:
     lag_drop_bytes: int
     quarantine_rows_max: int = 50_000
     quarantine_days: float = 30.0
+    unanchored_s_max: float | None = None
 
 
 class Party(Protocol):

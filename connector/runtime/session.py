@@ -16,6 +16,7 @@ from connector.capture.signals import Signals
 from connector.errors import EntityHeld, PositionLost
 from connector.events import EntityState
 from connector.runtime.acts import act
+from connector.runtime.calendar import Calendar
 from connector.runtime.copy import Copier
 from connector.runtime.pipeline import Pipeline
 from connector.runtime.ports import Party, Source, Wait
@@ -25,6 +26,8 @@ from connector.staging.party import EntityStatus, Report, Standing, Wish
 
 # How often a running session looks at views' shapes and held entities, its lag, and operators' wishes.
 SHAPES_S, LAG_S, WISHES_S = 5.0, 5.0, 1.0
+# How often it is looked whether the audit log is still anchored, where the policy is to stop without.
+ANCHOR_S = 10.0
 # How often it looks for refused rows that were not looked at for `limits.quarantine_days`.
 REFUSED_S = 3_600.0
 # How long to wait for signals where there is nothing else to do; a wish is obeyed that much later at most.
@@ -57,6 +60,7 @@ class Session:
         self._copier = sessions.enter_context(closing(copier))
         self._pipeline = Pipeline(party.name, self._source, view, self._staging, party.limits, wait)
         self._shapes = Shapes(party, view, self._staging)
+        self._calendar = Calendar(party.name, self._staging, self._hold)
         self._pending: Signals | None = None
         self._due: dict[str, float] = {}
         self._lag_s = 0.0
@@ -103,6 +107,9 @@ class Session:
 
     def _step(self) -> bool:
         """One round; False where there was nothing to do."""
+        unanchored_s_max = self._party.limits.unanchored_s_max
+        if unanchored_s_max is not None and self._is_due("anchor", ANCHOR_S):
+            self._staging.check_anchored(unanchored_s_max)
         states = self._staging.entities()
         worked = self._signals(states)
         worked |= self._look_around(states)
@@ -115,6 +122,9 @@ class Session:
         if self._pending is None:
             busy = any(status.state is EntityState.COPYING for status in states.values())
             self._pending = self._source.read(0.0 if busy else READ_S)
+        if self._calendar.keep(states):
+            # What was read is applied with the entities' new states.
+            return True
         if self._pending is None:
             self._lag_s = 0.0
             return False

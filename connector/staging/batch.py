@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -17,9 +18,9 @@ import psycopg
 from psycopg import sql
 
 from connector import failpoint
-from connector.errors import EntityHeld, StagingError, StagingUnavailable
-from connector.events import EntryKind, Outcome, Position
-from connector.staging import offsets, quarantine
+from connector.errors import EntityHeld, SourceProtocolError, StagingError, StagingUnavailable
+from connector.events import KEY_LETTERS_SAFE, EntryKind, Note, Outcome, Position, short_key
+from connector.staging import memory, offsets, quarantine
 from connector.staging.plan import DigestKeys, EntityPlan
 
 # An entity this small may lose rows without the brake: a share of ten offices says nothing.
@@ -184,7 +185,7 @@ class Batch:
         rows = 0
         bad: list[tuple[str | None, ...]] = []
         with self._conn.cursor() as cursor:
-            with cursor.copy(plan.copy_inbox) as copy:
+            with _party_format(plan), cursor.copy(plan.copy_inbox) as copy:
                 for block in blocks:
                     copy.write(block.data)
                     rows += block.rows + len(block.bad)
@@ -192,8 +193,7 @@ class Batch:
             if bad:
                 cursor.executemany(plan.insert_bad, bad)
             if signalled is not None:
-                with cursor.copy(sql.SQL("copy {} from stdin").format(plan.signalled)) as copy:
-                    copy.write("".join(f"{_escape(key)}\n" for key in signalled))
+                _copy_keys(cursor, plan, signalled)
         return rows
 
     def _params(self, tally: Tally) -> dict[str, object]:
@@ -215,9 +215,11 @@ class Batch:
     def park(self, plan: EntityPlan, keys: Sequence[str]) -> None:
         """Keep keys of a held entity as a set, to be read when it is released."""
         tally = self._tally(plan)
+        if any(len(key) > KEY_LETTERS_SAFE and short_key(key, plan.key_width) != key for key in keys):
+            # Cut to fit an index, a key cannot be asked for any more.
+            self.want_rescan(plan.entity)
         with self._conn.cursor() as cursor:
-            with cursor.copy(sql.SQL("copy {} from stdin").format(plan.signalled)) as copy:
-                copy.write("".join(f"{_escape(key)}\n" for key in keys))
+            _copy_keys(cursor, plan, keys)
             cursor.execute(
                 sql.SQL(
                     "insert into connector.parked (party, entity, source_key)"
@@ -228,6 +230,10 @@ class Batch:
             cursor.execute(sql.SQL("truncate {}").format(plan.signalled))
         tally.signalled += len(keys)
         tally.parked += len(keys)
+
+    def remember(self, notes: Iterable[Note]) -> None:
+        """What the source saw, to be true from the moment these rows are in."""
+        memory.write(self._conn, self._party, notes)
 
     def want_rescan(self, entity: str) -> None:
         """Every row of the entity may have changed: note that it is to be read whole, soon."""
@@ -361,6 +367,24 @@ def _counts(outcome: Outcome) -> dict[str, object]:
         "mapping_version": outcome.mapping_version,
         "mapping_digest": outcome.mapping_digest,
     }
+
+
+@contextmanager
+def _party_format(plan: EntityPlan) -> Iterator[None]:
+    """Rows that are no COPY text are their server's fault: it was checked for what is cheap to check."""
+    try:
+        yield
+    except psycopg.errors.BadCopyFileFormat:
+        raise SourceProtocolError(
+            f"{plan.entity}: the party's server sent rows of unequal width", hint="is it PostgreSQL?"
+        ) from None
+
+
+def _copy_keys(cursor: psycopg.Cursor, plan: EntityPlan, keys: Sequence[str]) -> None:
+    """Put keys into the entity's temporary table, as a refused row shows them (`short_key`)."""
+    short = (key if len(key) <= KEY_LETTERS_SAFE else short_key(key, plan.key_width) for key in keys)
+    with cursor.copy(sql.SQL("copy {} from stdin").format(plan.signalled)) as copy:
+        copy.write("".join(f"{_escape(key)}\n" for key in short))
 
 
 def _escape(key: str) -> str:

@@ -49,7 +49,9 @@ class Comparison:
             "seed": keys.seed,
         }  # fmt: skip
         with translated("preparing the compare"):
-            for statement in (*plan.temporary_tables, *_TABLES):
+            for made in plan.temporary_tables:
+                conn.execute(made)
+            for statement in _TABLES:
                 conn.execute(statement)
 
     def first(self, blocks: Iterable[Block]) -> Met:
@@ -95,7 +97,8 @@ class Comparison:
         """How many keys differ, by kind; with `settled` False, how many are still suspect. Parked keys are neither."""
         with translated("counting differences"):
             rows = self._conn.execute(_COUNTS, {**self._values, "settled": settled}).fetchall()
-        return {kind: dict(rows).get(kind, 0) for kind in KINDS}
+        counted: dict[str, int] = dict(rows)
+        return {kind: counted.get(kind, 0) for kind in KINDS}
 
     def parked(self) -> int:
         """Suspects that wait, parked, to be read: known, and no difference."""

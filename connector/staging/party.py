@@ -16,9 +16,9 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from connector import failpoint
-from connector.errors import StagingError
+from connector.errors import StagingError, Unanchored
 from connector.events import EntityState, EntryKind, Position, SourceIdentity
-from connector.staging import offsets, quarantine, session
+from connector.staging import offsets, quarantine, session, stages
 from connector.staging.batch import Batch, Read
 from connector.staging.lane import Lane
 from connector.staging.plan import DigestKeys, EntityPlan
@@ -359,6 +359,11 @@ class PartyStaging:
             names = [row[0] for row in self._conn.execute(query, (self._party,)).fetchall()]
             return sum(quarantine.park(self._conn, self._party, name, older_days=older_days).keys for name in names)
 
+    def stages(self) -> tuple[tuple[stages.Stage, ...], datetime]:
+        """The calendar, and staging's time."""
+        with session.translated("reading the calendar"):
+            return stages.load(self._conn)
+
     # -- wishes
 
     @property
@@ -382,6 +387,23 @@ class PartyStaging:
             " where id = %s",
             (outcome, None if args is None else Jsonb(dict(args)), wish.id),
         )
+
+    # -- policy
+
+    def check_anchored(self, age_s_max: float) -> None:
+        """Refuse to go on while entries have been without an anchor for longer than that.
+
+        Raises:
+            Unanchored: it is so.
+        """
+        with session.translated("looking at the audit log's anchor"):
+            row = self._conn.execute("select audit.unanchored_s()").fetchone()
+        if row is not None and row[0] is not None and row[0] > age_s_max:
+            raise Unanchored(
+                f"the audit log has not been anchored for {row[0] / 3600:.1f} h (audit.stop_h: {age_s_max / 3600:g})",
+                hint="is the anchor's file writable, do the witnesses sign? connector status says what keeps it",
+                place=self._party,
+            )
 
     # -- what the worker says of itself
 

@@ -109,7 +109,7 @@ def test_the_tree_grows_over_ticks_as_it_would_at_once(conn: psycopg.Connection)
     verdict = evidence.verify_tree(conn, signing())
     assert (verdict.size, verdict.signed, verdict.checkpoints, verdict.breaches) == (557, 557, 5, ())
     nodes = tree.nodes(conn)
-    for leaf in tree.leaves(conn):
+    for leaf in list(tree.leaves(conn)):
         if leaf.index % 37 == 0:
             proof = merkle.inclusion(leaf.index, 557, nodes)
             assert merkle.includes(leaf.hash, leaf.index, 557, proof, frontier.root())
@@ -280,7 +280,7 @@ def test_a_stranger_s_signature_and_a_forged_checkpoint_are_not_taken(conn: psyc
         witness.take(conn, forged, known)
 
 
-# ------------------------------------------------------------------------------------------------- what it says of itself
+# ------------------------------------------------------------------------------------------------- its own state
 
 
 def test_the_sequencer_s_state_tells_since_when_nothing_is_anchored(conn: psycopg.Connection, tmp_path: Path) -> None:

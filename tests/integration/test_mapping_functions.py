@@ -92,7 +92,13 @@ CELLS: tuple[Case, ...] = (
     ("nomor_kta", "{from: x, slice: {start: 3, length: 2}}", {"x": "abcdef"}, "cd", None),
     ("nomor_kta", "{from: x, slice: {start: 3}}", {"x": "abcdef"}, "cdef", None),
     ("nomor_kta", "{from: x, slice: {start: 9}}", {"x": "abc"}, None, "REQUIRED"),
-    ("nomor_kta", "{from: x, case: upper, slice: {start: 1, length: 2}, trim: true, pad: 4}", {"x": "a bc"}, "000A", None),
+    (
+        "nomor_kta",
+        "{from: x, case: upper, slice: {start: 1, length: 2}, trim: true, pad: 4}",
+        {"x": "a bc"},
+        "000A",
+        None,
+    ),
     # split
     ("tempat_lahir", "{from: x, split: {on: ',', at: last, take: before}}", {"x": "A, B, 1/2"}, "A, B", None),
     ("tempat_lahir", "{from: x, split: {on: ',', at: last, take: after}}", {"x": "A, B,  C "}, "C", None),
@@ -132,7 +138,13 @@ CELLS: tuple[Case, ...] = (
     ("status_perkawinan", "{from: x, codes: {2: S}, unknown: null}", {"x": "9"}, None, None),
     ("status_perkawinan", "x", {"x": "S"}, "S", None),
     ("status_perkawinan", "x", {"x": "K"}, None, "CODE_UNKNOWN"),
-    ("pekerjaan", "{from: x, codes: {W1: WIRASWASTA}, unknown: default, default: LAINNYA}", {"x": None}, "LAINNYA", None),
+    (
+        "pekerjaan",
+        "{from: x, codes: {W1: WIRASWASTA}, unknown: default, default: LAINNYA}",
+        {"x": None},
+        "LAINNYA",
+        None,
+    ),
     # numbers
     ("pekerjaan_kode", "x", {"x": "88"}, "88", None),
     ("pekerjaan_kode", "x", {"x": "007"}, "7", None),
@@ -381,16 +393,25 @@ def test_what_kpu_should_look_at_is_a_finding_and_the_row_is_staged(
     assert mapped.reasons == () or row.get("lahir") == "1895-12-15"
 
 
-@pytest.mark.parametrize(("code", "found"), [("5", True), ("6", True), ("7", True), ("86", True), ("85", False), ("88", False)])
+@pytest.mark.parametrize(
+    ("code", "found"), [("5", True), ("6", True), ("7", True), ("86", True), ("85", False), ("88", False)]
+)
 def test_a_barred_siak_code_is_a_finding(mapper: Mapper, code: str, found: bool) -> None:
     mapped = mapper.member({"pekerjaan_kode": "x"}, {"x": code})
     assert mapped.findings == (("INDIKASI_PEKERJAAN",) if found else ())
 
 
 def test_the_words_of_an_occupation_are_found_however_its_text_is_made(mapper: Mapper) -> None:
-    rules = ("{from: x, trim: true}", "{from: x, case: upper}", "{join: [x, y]}", "{from: x, slice: {start: 1, length: 9}}")
+    rules = (
+        "{from: x, trim: true}",
+        "{from: x, case: upper}",
+        "{join: [x, y]}",
+        "{from: x, slice: {start: 1, length: 9}}",
+    )
     for rule in rules:
-        assert mapper.member({"pekerjaan": rule}, {"x": "guru PNS ", "y": "SD"}).findings == ("INDIKASI_PEKERJAAN",), rule
+        assert mapper.member({"pekerjaan": rule}, {"x": "guru PNS ", "y": "SD"}).findings == ("INDIKASI_PEKERJAAN",), (
+            rule
+        )
 
 
 def years_ago(years: int, days: int = 0) -> date:
@@ -413,7 +434,9 @@ def test_sex_comes_from_the_nik_only_where_the_mapping_says_so(mapper: Mapper) -
     told = mapper.member({"jenis_kelamin": rule}, {"jk": "unknown"})
     assert (told.values["jenis_kelamin"], told.findings, told.reasons) == ("P", ("KELAMIN_DARI_NIK",), ())
     assert mapper.member({"jenis_kelamin": rule}, {"jk": "female"}).findings == ()
-    assert mapper.member({"jenis_kelamin": rule}, {"jk": None, "nik": "3273011512950007"}).values["jenis_kelamin"] == "L"
+    assert (
+        mapper.member({"jenis_kelamin": rule}, {"jk": None, "nik": "3273011512950007"}).values["jenis_kelamin"] == "L"
+    )
     alone = mapper.member({"jenis_kelamin": "{from_nik: true}"})
     assert (alone.values["jenis_kelamin"], alone.findings) == ("P", ("KELAMIN_DARI_NIK",))
     bad = mapper.member({"jenis_kelamin": rule}, {"jk": "unknown", "nik": "3273015512950000"})
@@ -524,7 +547,10 @@ def by_names(mapper: Mapper, **names: str | None) -> Mapped:
     [
         ({}, "35.78"),
         ({"kota": "KOTA SURABAYA", "kec": "SUKOLILO", "kel": "keputih"}, "35.78"),
-        ({"kota": " kodya  surabaya ", "prov": "Prov. Jawa Timur", "kec": "Kec. Sukolilo", "kel": "Kel. Keputih"}, "35.78"),
+        (
+            {"kota": " kodya  surabaya ", "prov": "Prov. Jawa Timur", "kec": "Kec. Sukolilo", "kel": "Kel. Keputih"},
+            "35.78",
+        ),
         ({"kota": "Surabaya"}, "35.78"),
         ({"prov": "JAWA TIMUR "}, "35.78"),
         ({"prov": "Jawa Barat", "kota": "Kab. Bogor", "kec": "Cibinong", "kel": "Pabuaran"}, "32.01"),
@@ -591,7 +617,10 @@ def test_every_region_is_found_by_its_own_names(mapper: Mapper) -> None:
     read, districts, villages, wrong = conn.execute(query.encode(), compiled.params).fetchone() or ()
     assert read == districts == 83_762
     assert wrong == 0
-    assert read - villages == one(mapper, "select count(*) from staging.ref_wilayah where tingkat = 4 and not nama_tunggal")[0]
+    assert (
+        read - villages
+        == one(mapper, "select count(*) from staging.ref_wilayah where tingkat = 4 and not nama_tunggal")[0]
+    )
 
 
 def test_a_bps_code_is_looked_up_in_the_bridge_and_nowhere_else(mapper: Mapper) -> None:
@@ -657,7 +686,11 @@ def test_an_offices_village_is_looked_up_and_left_open_where_unknown(mapper: Map
     assert mapper.office(rule, {"kel": "3273011001"}).values["kode_kelurahan"] == "32.73.01.1001"
     assert mapper.office(rule, {"kel": None}).findings == ()
     unknown = mapper.office(rule, {"kel": "3273019999"})
-    assert (unknown.values["kode_kelurahan"], unknown.findings, unknown.reasons) == (None, ("KELURAHAN_TIDAK_DIKENAL",), ())
+    assert (unknown.values["kode_kelurahan"], unknown.findings, unknown.reasons) == (
+        None,
+        ("KELURAHAN_TIDAK_DIKENAL",),
+        (),
+    )
 
 
 # ------------------------------------------------------------------------------------------------- rows
@@ -727,7 +760,12 @@ def test_a_document_is_metadata_with_a_digest_a_size_and_a_truth(mapper: Mapper)
 
 
 def test_a_boolean_of_the_view_needs_no_codes(mapper: Mapper) -> None:
-    rules = {"jenis": "{const: KTA}", "pemilik_entity": "{const: anggota}", "pemilik_source_key": "a", "tersedia": "ada"}
+    rules = {
+        "jenis": "{const: KTA}",
+        "pemilik_entity": "{const: anggota}",
+        "pemilik_source_key": "a",
+        "tersedia": "ada",
+    }
     for cell, value in {"t": "true", "f": "false", "true": "true", "false": "false"}.items():
         assert mapper.entity("dokumen", rules, {"id": "1", "a": "7", "ada": cell}).values["tersedia"] == value
 

@@ -16,7 +16,8 @@ from connector.embedded import Server
 from connector.errors import ConnectorError, EntityHeld, SourceBusy, SourceProtocolError, SourceUnavailable
 from connector.events import KEY_BYTES_MAX, source_key
 from connector.view.blocks import CELL_TOO_LARGE, INVALID_UTF8, Block, unescape
-from connector.view.postgres import PostgresView, ViewShape
+from connector.view.postgres import PostgresView
+from connector.view.shape import ViewShape
 from tests.conftest import drop_database, new_database
 
 Row = tuple[str | None, ...]
@@ -237,8 +238,6 @@ KEY_TYPES = {
     "boolean": ["f", "t"],
     "bytea": ["\\x", "\\x00ff0a"],
     "inet": ["10.0.0.1/8", "::1"],
-    "int[]": ["{}", "{1,NULL,3}"],
-    "text[]": ['{"a,b","c\\"d"}', "{NULL}"],
     "suasana": ["senang", "sedih sekali"],
     "nomor": ["1", "7"],
     '"Jenis Kelamin"': ["L", "P"],
@@ -281,19 +280,20 @@ def test_text_keys_in_the_order_of_a_language_are_copied_whole(party: Party) -> 
             assert sorted(good(copied(view, shape, rows))) == sorted((word,) for word in words)
 
 
-def test_keys_that_a_language_holds_for_equal_stay_together(party: Party) -> None:
+def test_keys_that_a_language_holds_for_equal_stay_together(pg15: Server) -> None:
     """Two rows whose keys differ in case only, where the party's collation says they are the same key."""
-    if party.server.binaries.parent.name != "15":
-        pytest.skip("the wheel's servers have no ICU locale that ignores case")
-    party.run(
-        "create collation abai (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
-        "create table kader (a text collate abai, nomor int)",
-        "create view v as table kader",
-        "insert into kader values ('budi', 1), ('BUDI', 2), ('citra', 3), ('ani', 4)",
-    )
-    with party.open() as view:
-        chunks = copied(view, party.shape(view, ["a"], "nomor"), 2)
+    database, reader = prepare(pg15)
+    with schema_in(pg15, database, reader) as party:
+        party.run(
+            "create collation abai (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+            "create table kader (a text collate abai, nomor int)",
+            "create view v as table kader",
+            "insert into kader values ('budi', 1), ('BUDI', 2), ('citra', 3), ('ani', 4)",
+        )
+        with party.open() as view:
+            chunks = copied(view, party.shape(view, ["a"], "nomor"), 2)
     assert [sorted(row[1] or "" for row in cells(blocks)) for blocks in chunks] == [["1", "2", "4"], ["3"]]
+    drop(pg15, database, reader)
 
 
 def test_rows_with_a_null_in_their_key_are_apart_from_the_copy_and_not_lost(party: Party) -> None:
@@ -364,8 +364,8 @@ def test_names_that_differ_in_case_only_are_two(party: Party) -> None:
 
 
 VALUES = [
-    "", " ", "a\tb", "a\nb", "a\rb", "a\r\nb", "a\\b", "\\", "\\n", "\\.", "\\N", "'", '"', "|", "\x01\x08\x0b\x0c\x1b[31m",
-    "\u202e", "\ufeff", "\uffff", "é", "😀", "x" * 100_000, "${jndi:ldap://x}", "=1+1",
+    "", " ", "a\tb", "a\nb", "a\rb", "a\r\nb", "a\\b", "\\", "\\n", "\\.", "\\N", "'", '"', "|",
+    "\x01\x08\x0b\x0c\x1b[31m", "\u202e", "\ufeff", "\uffff", "é", "😀", "x" * 100_000, "${jndi:ldap://x}", "=1+1",
 ]  # fmt: skip
 
 
@@ -511,10 +511,10 @@ def test_everything_between_begin_and_end_is_seen_at_one_moment(party: Party) ->
 def test_a_snapshot_shows_what_was_committed_and_hides_what_is_under_way(party: Party) -> None:
     party.run("create table kader (id int primary key)")
     with party.open() as view, psycopg.connect(party.server.dsn(party.database)) as other:
-        row = other.execute(
-            "insert into kader values (1) returning pg_current_xact_id()::text::bigint % (1::bigint << 32)"
-        )
-        xid = int(row.fetchone()[0])  # type: ignore[index]
+        other.execute(f"insert into {party.schema}.kader values (1)".encode())
+        row = other.execute("select pg_current_xact_id()::text::bigint % (1::bigint << 32)").fetchone()
+        assert row is not None
+        xid = int(row[0])
         assert not view.begin().shows([xid])
         view.end()
         other.commit()
@@ -619,13 +619,17 @@ BROKEN: dict[str, tuple[str, str]] = {
     "schema dropped": ("drop schema {schema} cascade", "view_missing"),
     "column dropped": ("drop view v; create view v as select id from kader", "view_changed"),
     "key retyped": ("drop view v; create view v as select 'x' || id as id, nama from kader", "view_changed"),
-    "key is a number now": ("drop view v; create view v as select id::xid as id, nama from kader", "view_changed"),
+    "key does not fit": ("drop view v; create view v as select null::int as id, nama from kader", "view_changed"),
+    "key is a number now": (
+        "drop view v; create view v as select id::text::xid as id, nama from kader",
+        "view_changed",
+    ),
 }
 
 
 def look(party: Party, view: PostgresView, shape: ViewShape) -> None:
     """Read with what is known of the view, then look at it again, and read."""
-    copied(view, shape, 10)
+    copied(view, shape, 1)
     fetched(view, party.shape(view, ["id"], "nama"), "x")
 
 
@@ -634,7 +638,7 @@ def test_what_is_wrong_with_one_view_is_held_against_that_view(party: Party, wha
     """Whether it happens before the catalogue is looked at or after it."""
     statement, reason = BROKEN[what]
     party.run(
-        "create table kader (id text, nama text)", "create view v as table kader", "insert into kader values ('x', 'N')"
+        "create table kader (id int, nama text)", "create view v as table kader", "insert into kader values (7, 'N')"
     )
     with party.open() as view:
         shape = party.shape(view, ["id"], "nama")
@@ -740,9 +744,9 @@ def test_a_table_and_a_materialized_view_are_read_as_a_view_is(party: Party) -> 
 def test_thousands_of_keys_are_asked_for_at_once(party: Party) -> None:
     party.run(
         "create table kader (a text, b int, primary key (a, b))", "create view v as table kader",
-        "insert into kader select 'kader-' || g, g from generate_series(1, 5000) g",
+        "insert into kader select 'kader-' || g, g from generate_series(1, 20000) g",
     )  # fmt: skip
     with party.open() as view:
         shape = party.shape(view, ["a", "b"])
-        keys = [f"kader-{number}|{number}" for number in range(1, 10_001, 2)]
-        assert len(fetched(view, shape, *keys)) == 2_500
+        keys = [f"kader-{number}|{number}" for number in range(1, 40_001, 2)]
+        assert len(fetched(view, shape, *keys)) == 10_000

@@ -24,8 +24,13 @@ FILES = (
 TREES: list[dict[str, Any]] = [yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) for path in FILES]  # noqa: S506
 
 VALUES: st.SearchStrategy[Any] = st.recursive(
-    st.one_of(st.sampled_from(["", "x", "~", "true", "0", "names", "default", "a.b", "'", '"; drop', "%(p0)s"]), st.text(max_size=8)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["from", "x", "on"]), inner, max_size=3)),
+    st.one_of(
+        st.sampled_from(["", "x", "~", "true", "0", "names", "default", "a.b", "'", '"; drop', "%(p0)s"]),
+        st.text(max_size=8),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["from", "x", "on"]), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 

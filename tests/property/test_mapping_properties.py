@@ -125,7 +125,9 @@ def test_what_is_not_refused_can_be_staged(conn: Connection, name: str) -> None:
         f" select 9, source_key || '/' || row_number() over (), {columns}, indikasi, '', '', 0, 0, now()"
         f" from ({compiled.select}) m where alasan is null"
     )
-    likely = st.one_of(CELL, st.sampled_from(["1", "L", "3273011001", "1990-08-15", "15/08/1990", "3273011508900001", "Kota Bogor"]))
+    likely = st.one_of(
+        CELL, st.sampled_from(["1", "L", "3273011001", "1990-08-15", "15/08/1990", "3273011508900001", "Kota Bogor"])
+    )
 
     @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.tuples(*[likely] * width), min_size=1, max_size=40))
@@ -167,7 +169,17 @@ def test_a_nik_of_any_place_survives_as_the_same_text(
 def test_every_province_of_now_and_then_may_begin_a_nik(conn: Connection) -> None:
     compiled = program("anggota", MEMBER_RULES)
     place = compiled.inputs.index("nik")
-    provinces = [*range(11, 20), 21, *range(31, 37), *range(51, 55), *range(61, 66), *range(71, 77), 81, 82, *range(91, 98)]
+    provinces = [
+        *range(11, 20),
+        21,
+        *range(31, 37),
+        *range(51, 55),
+        *range(61, 66),
+        *range(71, 77),
+        81,
+        82,
+        *range(91, 98),
+    ]
     rows = []
     for province in provinces:
         row: list[str | None] = [None] * len(compiled.inputs)
@@ -183,7 +195,9 @@ LETTERS = st.text(alphabet=st.sampled_from("aé|\\%'\"1 "), max_size=6)
 
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(LETTERS, LETTERS, LETTERS), min_size=1, max_size=30))
-def test_a_composite_key_in_sql_is_the_key_of_the_shared_words(conn: Connection, parts: list[tuple[str, str, str]]) -> None:
+def test_a_composite_key_in_sql_is_the_key_of_the_shared_words(
+    conn: Connection, parts: list[tuple[str, str, str]]
+) -> None:
     compiled = PROGRAMS["s.pengurus"]
     rest = (None,) * (len(compiled.inputs) - 3)
     found = mapped(conn, compiled, [(*part, *rest) for part in parts])

@@ -145,7 +145,7 @@ def test_a_configuration_crosses_to_a_worker_without_its_secrets(tmp_path: Path)
         ("mapping: alfa.yaml", "mapping: gone.yaml", ":10:14: there is no such mapping file"),
         ("mapping: alfa.yaml", "mapping: [a]", ":10:5: `mapping` must be text"),
         ("capture: pull", "capture: pool", ":14:16: `capture` must be one of"),
-        ("capture: pull", "capture: diff", ":14:16: this version has no `diff` for postgresql yet"),
+        ("capture: pull", "capture: debezium", ":14:16: this version has no `debezium` for postgresql yet"),
         ("engine: postgresql\n", "engine: oracle\n", ":12:15: this version cannot follow `oracle` yet"),
         ("  alfa:", "  Alfa!:", ":8:3: `Alfa!` cannot be a party's name"),
         ("  beta:", "  alfa:", ":20:3: the key `alfa` stands here twice"),

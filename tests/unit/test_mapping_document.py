@@ -56,7 +56,9 @@ def test_scalars_are_text_also_where_yaml_has_another_idea() -> None:
     (codes,) = level.steps
     assert isinstance(codes, rules.Codes)
     assert codes.pairs == (("0", "PUSAT"), ("01", "PROVINSI"), ("no", "KABKOTA"))
-    split = loads(changed("alamat:        alamat", "alamat: {from: a, split: {on: no, take: before}}").encode(), "uji.yaml")
+    split = loads(
+        changed("alamat:        alamat", "alamat: {from: a, split: {on: no, take: before}}").encode(), "uji.yaml"
+    )
     rule = split.entities["kantor"].rule("alamat")
     assert rule is not None
     assert rule.steps == (rules.Split("no", last=False, before=True, whole=False),)
@@ -119,7 +121,10 @@ def test_a_problem_is_told_with_its_place(old: str, new: str, said: str) -> None
 DATED: tuple[tuple[str, str], ...] = (
     ("tanggal_surat: tgl", "`tanggal_surat` needs `date`"),
     ("tanggal_surat: {from: tgl, date: DD.MM.YYYY}", "`format` must be 'YYYY-MM-DD', 'DD/MM/YYYY'"),
-    ("tanggal_surat: {from: tgl, date: {format: YYYY-MM-DD, unknown: 1900}}", "a date that means unknown is written YYYY"),
+    (
+        "tanggal_surat: {from: tgl, date: {format: YYYY-MM-DD, unknown: 1900}}",
+        "a date that means unknown is written YYYY",
+    ),
     ("tanggal_surat: {from: tgl, date: YYYY-MM-DD, pad: 10}", "`pad` would invent digits here"),
     ("tanggal_surat: {const: 2024-02-30}", "not a value of `tanggal_surat`; a date written YYYY-MM-DD"),
 )
@@ -200,12 +205,16 @@ def test_all_problems_come_at_once_whatever_their_kind() -> None:
 
 def test_a_part_of_wrong_shape_does_not_hide_what_is_wrong_elsewhere() -> None:
     text = (
-        GOOD.replace("[kantor_id]", "kantor_id").replace("{const: SEWA}", "{const: KOST}") + "    lineage: 3\n    tests: [7]\n"
+        GOOD.replace("[kantor_id]", "kantor_id").replace("{const: SEWA}", "{const: KOST}")
+        + "    lineage: 3\n    tests: [7]\n"
     )
     found = problems(text)
     assert len(found) == 4
     assert any("not a value of `status_kantor`" in problem for problem in found)
-    assert any("`view` must be written" in problem for problem in problems(changed("ekspor.v_kantor\n    key: [kantor_id]", "v")))
+    assert any(
+        "`view` must be written" in problem
+        for problem in problems(changed("ekspor.v_kantor\n    key: [kantor_id]", "v"))
+    )
 
 
 def test_two_problems_at_one_place_are_both_told() -> None:
@@ -248,7 +257,9 @@ def test_a_bomb_of_aliases_is_refused_at_once() -> None:
 
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- "])
 def test_ten_thousand_levels_are_refused_and_not_descended(opening: str) -> None:
-    assert any("nested deeper" in problem or "not YAML" in problem for problem in problems("party: " + opening * 10_000))
+    assert any(
+        "nested deeper" in problem or "not YAML" in problem for problem in problems("party: " + opening * 10_000)
+    )
 
 
 def test_a_file_larger_than_a_person_writes_is_refused() -> None:

@@ -132,6 +132,11 @@ select (s.slot_name is not null)::text as present,
   left join pg_catalog.pg_replication_slots s on s.slot_name = {slot}
 """
 
+# A database of encoding SQL_ASCII has keys that are no UTF-8: it would break the stream off rather than send them so.
+_ENCODING: Final = (
+    "set_config('client_encoding', case getdatabaseencoding() when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end, false)"
+)
+
 _Row: TypeAlias = "dict[str, str]"
 
 
@@ -144,7 +149,7 @@ def _look(pgconn: PGconn, slot: StreamSlot, stored: Position | None, identity: S
     # All in one statement: an idle_session_timeout of a millisecond cannot slip in between.
     pins = {**pg.PINS, "statement_timeout": "0", "lock_timeout": "0"}
     words = ", ".join(f"set_config({quoted(name)}, {quoted(value)}, false)" for name, value in pins.items())
-    _ask(pgconn, f"select {words}", "setting the session up")
+    _ask(pgconn, f"select {words}, {_ENCODING}", "setting the session up")
     look = _LOOK.format(slot=quoted(slot.name), publication=quoted(slot.publication))
     row = _ask(pgconn, "IDENTIFY_SYSTEM", "identifying the system") | _ask(pgconn, look, "looking at the slot")
     try:

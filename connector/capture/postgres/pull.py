@@ -225,6 +225,9 @@ class PullSource:
                 last_commit = commit.end_lsn
         if self._changes.in_transaction:
             raise SourceProtocolError("a peek ended inside a transaction")
+        # A peek begins at the slot's place, and begins later without a word where somebody moved the slot. Looked
+        # at after the peek: the place never moves back.
+        self.lag_bytes_at(self._covered)
         taken_s = time.monotonic() - started
         self._adapt(taken_s, whole=upto < flushed)
         self._covered = max(upto, last_commit, self._covered)

@@ -1,0 +1,107 @@
+"""Every engine, followed in every way that needs no log: first copy, live changes, a stop, a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+from engines import CHANGES, AnyParty, EngineBench, mysql_party, postgres_party, sqlite_party
+from mariadb import MariaDb
+from psycopg import sql
+from workbench import new_name
+
+from connector.embedded import Server
+
+Make = Callable[..., EngineBench]
+
+
+@pytest.fixture
+def make_party(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[[str], AnyParty]]:
+    """`make_party("mariadb")`: an empty database of that engine."""
+    drops: list[Callable[[], object]] = []
+
+    def make(engine: str) -> AnyParty:
+        match engine:
+            case "sqlite":
+                return sqlite_party(tmp_path / "partai.db")
+            case "mariadb":
+                maria: MariaDb = request.getfixturevalue("mariadb")
+                name: str = request.getfixturevalue("maria_database")
+                return mysql_party(lambda: maria.connect(name), maria.url(name), name)
+        server: Server = request.getfixturevalue("pg18")
+        name = new_name(server, "uji")
+
+        def drop() -> None:
+            with psycopg.connect(server.dsn(), autocommit=True) as conn:
+                conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+        drops.append(drop)
+        return postgres_party(server.dsn(name))
+
+    yield make
+    for drop in drops:
+        drop()
+
+
+@pytest.fixture
+def make_bench(
+    tmp_path: Path, staging_dsn: str, make_party: Callable[[str], AnyParty]
+) -> Iterator[Callable[..., EngineBench]]:
+    benches: list[EngineBench] = []
+
+    def make(engine: str, **source: object) -> EngineBench:
+        party = replace(make_party(engine), source=source)
+        party.install(250)
+        benches.append(EngineBench(tmp_path, staging_dsn, party))
+        return benches[-1]
+
+    yield make
+    for bench in benches:
+        bench.close()
+
+
+ENGINES = ("sqlite", "mariadb", "postgresql")
+
+
+WAYS = {
+    "diff": {"diff_every_s": 0.3},
+    "cursor": {"cursor": {"column": "versi", "overlap": 10, "diff_every_s": 2}},
+}
+
+
+@pytest.mark.parametrize("capture", WAYS)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_staging_is_kept_equal_to_the_views(make_bench: Make, engine: str, capture: str) -> None:
+    bench = make_bench(engine, capture=capture, **WAYS[capture])
+    daemon = bench.start()
+    bench.await_state("uji", "streaming")
+    bench.await_equal()
+    bench.party.run(CHANGES)
+    bench.await_equal()
+    refused = bench.query("select source_key, reasons from staging.karantina")
+    assert [(key, reasons[0]) for key, reasons in refused] == [("40", "NIK_FORMAT")]
+    assert daemon.stop() == 0
+    bench.party.run("update orang set nik = '3273010101900040' where orang_id = 40;\ndelete from papan_orang where orang_id = 9")
+    assert bench.connector("run", "--once").returncode == 0
+    assert bench.staged() == bench.expected()
+    assert bench.query("select count(*) from staging.karantina") == [(0,)]
+    # No second copy: what was seen before the stop was remembered.
+    assert [entry["act"] for entry in bench.entries("uji") if entry.get("act") == "history_begun"] == ["history_begun"]
+    written = bench.query("select inserted + updated from connector.entity where entity = 'anggota'")
+    assert bench.connector("run", "--once").returncode == 0
+    assert bench.query("select inserted + updated from connector.entity where entity = 'anggota'") == written
+    bench.check_evidence("uji")
+
+
+def test_a_dropped_filter_is_caught_by_the_brake(make_bench: Make) -> None:
+    bench = make_bench("sqlite", capture="diff", diff_every_s=0.3)
+    assert bench.connector("run", "--once").returncode == 0
+    bench.party.run("update orang set status = 'hilang' where orang_id > 100")
+    bench.start()
+    bench.await_reason("uji", "anggota", "held", "delete_brake")
+    assert bench.query("select count(*) from sipol.anggota") == [(250,)]
+    bench.ask("approve", "uji", "anggota")
+    bench.await_equal()
