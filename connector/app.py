@@ -12,6 +12,8 @@ from pathlib import Path
 
 from connector import config as configuration
 from connector import logs
+from connector.capture.outbox.leg import OutboxLeg
+from connector.capture.outbox.tables import PgChangeTable, SqlChangeTable
 from connector.capture.polling.cursor import CursorLeg, Followed
 from connector.capture.polling.diff import Diff
 from connector.capture.polling.pg_digests import PgDigests
@@ -119,6 +121,12 @@ class ConfiguredParty:
         if self.source.cursor is not None:
             followed = Followed(self.source.cursor.column, self.source.cursor.overlap, self.settings.poll_s)
             legs.insert(0, CursorLeg(self._polled, reader, memory, followed, self.settings.keys_in_memory))
+        if self.source.capture == "outbox":
+            limits = self.settings
+            notes = OutboxLeg(
+                self._open_changes(), self.routes, every_s=limits.poll_s, keys_in_memory=limits.keys_in_memory
+            )
+            legs.insert(0, notes)
         now = SourceIdentity(self.source.engine, 0, self.source.capture)
         return PollSource(legs, memory, now, stored, identity, wait)
 
@@ -127,6 +135,17 @@ class ConfiguredParty:
             return SqlDigests(self.source_dsn, self._options)
         limit_s = self.settings.statement_timeout_s
         return PgDigests(self.source_dsn, application=self._application, statement_timeout_s=limit_s)
+
+    def _open_changes(self) -> PgChangeTable | SqlChangeTable:
+        """The change table: in the kit's schema, or where the party's views are."""
+        if self.source.engine == "postgresql":
+            limit_s = self.settings.statement_timeout_s
+            return PgChangeTable(
+                self.source_dsn, KIT_SCHEMA, self.source.slot, application=self._application,
+                statement_timeout_s=limit_s,
+            )  # fmt: skip
+        schema = next(view.name[0] for _, view in self.plans.values())
+        return SqlChangeTable(self.source_dsn, schema, self.source.slot, self._options)
 
     def _diff(self, reader: Digests, memory: PartyMemory, wait: Callable[[float], bool]) -> Diff:
         return Diff(
@@ -154,6 +173,12 @@ def open_party(config: Config, name: str, staging_dsn: str) -> ConfiguredParty:
         name, party.parpol_id, party.jenis, staging_dsn, party.source.dsn.reveal(), party.source, party.limits,
         plans, routes(programs), digest_keys(config), config.audit.stop_h and config.audit.stop_h * 3600,
     )  # fmt: skip
+
+
+def party_plans(config: Config, name: str) -> tuple[EntityPlan, ...]:
+    """The statements of each of a party's entities; needs no secret of the party's."""
+    party = config.parties[name]
+    return tuple(_plan(name, party.parpol_id, program) for program in compile_party(party).values())
 
 
 def compile_party(party: configuration.Party) -> dict[str, Program]:

@@ -26,16 +26,18 @@ from connector.yamlpos import Node, Place, Problem, Table, closest, in_order, pl
 
 # Which ways to follow each engine this version has.
 CAPTURES: Mapping[str, tuple[str, ...]] = {
-    "postgresql": ("pull", "stream", "cursor", "diff"),
-    "mariadb": ("cursor", "diff"),
-    "mysql": ("cursor", "diff"),
-    "sqlite": ("cursor", "diff"),
+    "postgresql": ("pull", "stream", "outbox", "cursor", "diff"),
+    "mariadb": ("outbox", "cursor", "diff"),
+    "mysql": ("outbox", "cursor", "diff"),
+    "sqlite": ("outbox", "cursor", "diff"),
 }
 
 # Captures that compare views on a schedule.
-COMPARING = ("diff",)
+COMPARING = ("diff", "outbox")
 # How often a party's views are compared where the configuration does not say.
 DIFF_EVERY_S = 300.0
+# Beside an outbox a diff is the net under what no trigger sees; not every five minutes.
+OUTBOX_DIFF_EVERY_S = 3_600.0
 # A transaction longer than this many seconds may commit behind a cursor; the next diff finds its rows.
 CURSOR_OVERLAP = 60.0
 
@@ -402,7 +404,7 @@ def _party(name: str, model: _Party, dsn: Secret, folder: Path) -> Party:
 def _diff_every_s(source: _Source) -> float:
     if source.cursor is not None:
         return source.cursor.diff_every_s
-    return source.diff_every_s or DIFF_EVERY_S
+    return source.diff_every_s or (OUTBOX_DIFF_EVERY_S if source.capture == "outbox" else DIFF_EVERY_S)
 
 
 def _party_names(root: Table) -> tuple[str, ...]:

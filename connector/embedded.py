@@ -38,7 +38,9 @@ SETTINGS: Mapping[str, str] = {
     "max_replication_slots": "20",
     "max_connections": "60",
     "timezone": "UTC",
-    "log_min_messages": "warning",
+    # A failed statement's message quotes values ("invalid input syntax for type date: ..."); `log` is above errors and
+    # below what the server says of itself. Our own log has the SQLSTATE.
+    "log_min_messages": "log",
     "log_error_verbosity": "terse",
     "log_min_error_statement": "panic",
     "log_parameter_max_length_on_error": "0",

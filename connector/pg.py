@@ -43,6 +43,7 @@ HELD = {
     "3F000": ("view_missing", "the view's schema is gone"),
     "42703": ("view_changed", "a mapped column is no longer in the view: put it back, or change the mapping"),
     "42804": ("view_changed", "a column of the view has another type now"),
+    "42846": ("view_changed", "a column of the view has another type now"),
     "42883": ("view_changed", "a column of the view has another type now"),
     "22P02": ("view_changed", "the key's type in the view does not take the keys that the log carries"),
 }

@@ -38,6 +38,7 @@ VERBS: dict[str, str] = {
     "audit": "audit",
     "digest": "digest",
     "readiness": "readiness",
+    "subject": "subject",
 }
 
 # Global options that take a value: the word after them is no verb.

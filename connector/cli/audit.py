@@ -15,13 +15,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from connector import app as composition
 from connector.audit.entry import StoredEntry
 from connector.cli import evidence as evidence_cli
 from connector.cli.options import Globals, JsonOption, given, staging_dsn
 from connector.cli.output import Answer, Table, run_verb
-from connector.errors import AuditBroken, UsageError
+from connector.errors import AuditBroken, ConnectorError, UsageError
 from connector.ops import audit as ops
 from connector.ops import evidence, keygen
+from connector.ops.deep import Looked, look
 from connector.staging import migrate, session
 from connector.yamlpos import closest, shown
 
@@ -68,10 +70,14 @@ def verify(
     noted: Annotated[
         list[str] | None, typer.Option(metavar="PARTY#SEQ=HASH", help="A head noted earlier; may be repeated.")
     ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also recompute the digest of every staged row; needs digest.key.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Recompute every hash, link and balance. Fails at the first entry that was changed, moved, added or removed."""
-    run_verb("audit verify", json, lambda: _verify(given(ctx), party, noted or [], quiet=json))
+    options = given(ctx)
+    run_verb("audit verify", json, lambda: _verify(options, party, noted or [], quiet=json, deep=deep))
 
 
 def make_key(
@@ -143,7 +149,7 @@ def _show(options: Globals, party: str, seq: int) -> Answer:
 # ------------------------------------------------------------------------------------------------- verify
 
 
-def _verify(options: Globals, party: str | None, noted: list[str], *, quiet: bool) -> Answer:
+def _verify(options: Globals, party: str | None, noted: list[str], *, quiet: bool, deep: bool) -> Answer:
     anchors = [ops.noted(text) for text in noted]
     with opened(options) as conn:
         watch = None if quiet or not sys.stderr.isatty() else _watched
@@ -151,6 +157,7 @@ def _verify(options: Globals, party: str | None, noted: list[str], *, quiet: boo
         verified = ops.verify_log(conn, party, anchors, watch, signing)
         if party is not None and party not in verified.heads and not verified.verdict.breaches:
             raise UsageError(f"no entries of a party `{shown(party)}`", hint=closest(party, ops.parties(conn)))
+        looked = _look(conn, options, party) if deep else ()
     verdict = verified.verdict
     heads = {name: ops.note(name, head) for name, head in sorted(verified.heads.items())}
     result = {
@@ -161,8 +168,50 @@ def _verify(options: Globals, party: str | None, noted: list[str], *, quiet: boo
         "anchored": bool(noted) or bool(verified.tree and verified.tree.signed),
         "tree": verified.tree,
         "guards_off": verified.guards_off,
+        "rows": looked,
     }
-    return Answer(_summary(verified, noted), result, _tables(verified, heads), error=ops.error_of(verified))
+    said, tables = [_summary(verified, noted)], _tables(verified, heads)
+    if deep:
+        said.append(_rows_summary(looked))
+        tables = (*tables, *_row_tables(looked))
+    return Answer("\n".join(said), result, tables, error=ops.error_of(verified) or _rows_error(looked))
+
+
+def _look(conn: psycopg.Connection, options: Globals, party: str | None) -> tuple[Looked, ...]:
+    """Look at the rows of one party or of all."""
+    config = options.load(check_secrets=False)
+    keys = composition.digest_keys(config)
+    names = [config.party(party).name] if party is not None else list(config.parties)
+    found = (look(conn, plan, keys) for name in names for plan in composition.party_plans(config, name))
+    return tuple(one for one in found if one is not None)
+
+
+def _rows_summary(looked: tuple[Looked, ...]) -> str:
+    rows, skipped = sum(one.rows for one in looked), sum(one.skipped for one in looked)
+    wrong = sum(suspect.rows for one in looked for suspect in one.suspects)
+    said = f"{rows:,} staged rows looked at; " + (f"{wrong:,} are not as batches left them" if wrong else "all fit")
+    return said + (f" ({skipped:,} are of another mapping and were not)" if skipped else "")
+
+
+def _row_tables(looked: tuple[Looked, ...]) -> tuple[Table, ...]:
+    rows = tuple(
+        (one.party, suspect.entity, suspect.rows, suspect.what, ", ".join(suspect.keys) or None)
+        for one in looked
+        for suspect in one.suspects
+    )
+    return (Table(("party", "entity", "rows", "what", "keys"), rows),) if rows else ()
+
+
+def _rows_error(looked: tuple[Looked, ...]) -> RowsChanged | None:
+    for one in looked:
+        for suspect in one.suspects:
+            hint = "who wrote to staging behind the connector? connector resync puts the rows right"
+            return RowsChanged(f"{suspect.rows:,} rows: {suspect.what}", hint=hint, place=f"{one.party}/{one.entity}")
+    return None
+
+
+class RowsChanged(ConnectorError):
+    """Staged rows are not those that batches wrote."""
 
 
 def _summary(verified: ops.Verified, noted: list[str]) -> str:

@@ -149,9 +149,12 @@ def _test(options: Globals, file: Path, on_staging: bool, jenis: Jenis) -> Answe
     loaded = document.load(file)
     if not any(mapping.examples for mapping in loaded.entities.values()):
         return Answer(f"{file} has no tests", [])
-    with _server(options, on_staging) as dsn, session.connect(dsn, application="connector mapping test") as conn:
-        with session.translated("running the tests"):
-            verdicts = trial.examples(conn, loaded, ProgramOptions(parpol_id=0, jenis=jenis.value))
+    with (
+        _server(options, on_staging) as dsn,
+        session.connect(dsn, application="connector mapping test") as conn,
+        session.translated("running the tests"),
+    ):
+        verdicts = trial.examples(conn, loaded, ProgramOptions(parpol_id=0, jenis=jenis.value))
     failed = [verdict for verdict in verdicts if not verdict.ok]
     rows = tuple(
         (f"{file}:{verdict.line}", verdict.entity, verdict.name, "ok" if verdict.ok else "; ".join(verdict.problems))

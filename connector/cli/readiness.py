@@ -29,16 +29,22 @@ def register(app: typer.Typer) -> None:
         party: Annotated[str, typer.Argument(help="The party.")],
         html: Annotated[Path | None, typer.Option(help="Write the whole report here, as one page.")] = None,
         rows: Annotated[int, typer.Option(min=0, help="Show so many regencies, the thinnest first.")] = ROWS_SHOWN,
+        count: Annotated[
+            bool, typer.Option("--count", help="Count what changed first; a daemon does by itself.")
+        ] = False,
         json: JsonOption = False,
     ) -> None:
         """Where a party stands against the legal thresholds, and the shortest way to them. Not a verdict of KPU's."""
-        run_verb("readiness", json, lambda: _readiness(given(ctx), party, html, rows))
+        run_verb("readiness", json, lambda: _readiness(given(ctx), party, (html, rows, count)))
 
 
-def _readiness(options: Globals, party: str, html: Path | None, rows: int) -> Answer:
+def _readiness(options: Globals, party: str, how: tuple[Path | None, int, bool]) -> Answer:
+    html, rows, count = how
     config = options.load(check_secrets=False)
     with staging_dsn(config) as dsn, session.connect(dsn, application="connector readiness") as conn:
         migrate.require(conn)
+        if count:
+            ops.count(conn)
         found = ops.report(conn, config, party)
     if html is not None:
         _write(html, readiness_page.page(found))
@@ -67,7 +73,7 @@ def _summary(found: ops.Report, html: Path | None) -> str:
     if found.elsewhere:
         said.append(f"{found.elsewhere:,} members are in regions without a threshold")
     if found.counting or found.counted_at is None:
-        said.append("members are being counted anew")
+        said.append("members are being counted anew (without a daemon: --count)")
     if html is not None:
         said.append(f"wrote {html}")
     return "; ".join(said)

@@ -123,7 +123,7 @@ def play(options: Options, screen: Screen) -> Result:
             with sites.running(site) as daemon:
                 copied = _first_copy(staging, players, daemon, screen)
                 copy_s = _copy_s(staging)
-                written = _live(players, daemon, options, screen)
+                written = _live(staging, players, daemon, options, screen)
                 screen.step("the parties are silent; waiting until all of it is in staging")
                 _rest(staging, players, daemon)
                 if (code := daemon.stop()) != 0:
@@ -200,11 +200,13 @@ def _first_copy(staging: Connection, players: Sequence[Player], daemon: Daemon, 
             )
         return Look(_streaming(staging, players), rows)
 
-    _until(look, daemon, "the first copy")
+    _until(look, staging, daemon, "the first copy")
     return sum(totals.values())
 
 
-def _live(players: Sequence[Player], daemon: Daemon, options: Options, screen: Screen) -> dict[str, Written]:
+def _live(
+    staging: Connection, players: Sequence[Player], daemon: Daemon, options: Options, screen: Screen
+) -> dict[str, Written]:
     """Let both parties work while the daemon follows."""
     screen.step(f"live changes for {options.seconds:g} s, about {options.per_second:g} transactions/s at each party")
     pace = Pace(options.per_second, options.seconds, options.flood_rows)
@@ -223,7 +225,7 @@ def _live(players: Sequence[Player], daemon: Daemon, options: Options, screen: S
         return Look(not any(writer.running for writer in writers), [writer.transactions for writer in writers])
 
     with writing(writers):
-        _until(look, daemon, "the live changes")
+        _until(look, staging, daemon, "the live changes")
         return {writer.party: writer.join() for writer in writers}
 
 
@@ -241,7 +243,7 @@ def _rest(staging: Connection, players: Sequence[Player], daemon: Daemon) -> Non
         parked = staging.execute("select exists (select from connector.parked)").fetchone()
         return Look(covered and streaming and parked == (False,), places)
 
-    _until(look, daemon, "the rest of the changes")
+    _until(look, staging, daemon, "the rest of the changes")
 
 
 def _mark(player: Player) -> int:
@@ -281,22 +283,32 @@ class Look:
     progress: object
 
 
-def _until(look: Callable[[], Look], daemon: Daemon, what: str) -> None:
+def _until(look: Callable[[], Look], staging: Connection, daemon: Daemon, what: str) -> None:
     """Look again and again until it is done.
 
     Raises:
-        ConnectorError: the daemon ended, or nothing moved for STILL_SECONDS_MAX.
+        ConnectorError: the daemon ended, gave a party up, or nothing moved for STILL_SECONDS_MAX.
     """
     pause = threading.Event()
     before: object = None
     moved = time.monotonic()
     while not (seen := look()).done:
         daemon.check()
+        trouble = {party: (state, error or "") for party, state, error in staging.execute(_TROUBLE)}
+        for party, (state, error) in trouble.items():
+            if state == "failed":
+                raise ConnectorError(f"the daemon gave up: {error}", hint=daemon.last_words(), place=party)
         if seen.progress != before:
             before, moved = seen.progress, time.monotonic()
         if time.monotonic() - moved > STILL_SECONDS_MAX:
-            raise ConnectorError(f"nothing has moved for {STILL_SECONDS_MAX:g} s in {what}", hint=daemon.last_words())
+            said = "; ".join(f"{party} {state}: {error}" for party, (state, error) in trouble.items())
+            raise ConnectorError(
+                f"nothing has moved for {STILL_SECONDS_MAX:g} s in {what}", hint=said or daemon.last_words()
+            )
         pause.wait(LOOK_EVERY_S)
+
+
+_TROUBLE = "select party, state, error from connector.worker where state in ('failed', 'retrying', 'needs_resync')"
 
 
 # ------------------------------------------------------------------------------------------------- account

@@ -1,7 +1,7 @@
 """From a view's cell to the text a check judges: the steps of a rule as SQL.
 
-Every expression here is total: any text gives a text or null, and nothing is ever raised. Where a function could raise (a
-cast, a negative length) a CASE stands before it.
+Every expression here is total: any text gives a text or null, and nothing is ever raised. Where a function could raise
+(a cast, a negative length) a CASE stands before it.
 """
 
 from __future__ import annotations

@@ -43,12 +43,9 @@ def problems(document: Document, named: Mapping[str, frozenset[str]]) -> Iterato
 
 def inputs(mapping: EntityMapping) -> tuple[str, ...]:
     """The view columns to read, key columns first, each once."""
-    names = list(mapping.key)
-    for condition in mapping.when:
-        names.append(condition.column)
-    for rule in mapping.rules:
-        names += rule.view_columns()
-    return tuple(dict.fromkeys(names))
+    conditions = (condition.column for condition in mapping.when)
+    cells = (name for rule in mapping.rules for name in rule.view_columns())
+    return tuple(dict.fromkeys((*mapping.key, *conditions, *cells)))
 
 
 # ------------------------------------------------------------------------------------------------- the frame
@@ -124,12 +121,19 @@ def _columns(
         yield (*at, "columns"), f"required columns without a rule: {', '.join(missing)}", "add a rule for each", True
     if contract.placed:
         yield from _member_place(mapping, named, at)
+    if contract.column("kode_wilayah") and "kode_wilayah" not in named and not _only_central(mapping):
+        yield (*at, "columns"), "`kode_wilayah` is required unless `tingkat` is PUSAT in every row", "add a rule", True
 
 
 def _must_be_named(column: Column, contract: Entity) -> bool:
     # A local party of Aceh may go without NIK; which kind a party is stands in the configuration, so
     # `compile_entity` asks for it.
     return column.required and column.name not in contract.placed and column.kind is not Kind.NIK
+
+
+def _only_central(mapping: EntityMapping) -> bool:
+    level = mapping.rule("tingkat")
+    return level is not None and level.source == rules.Const("PUSAT") and not level.steps
 
 
 def _member_place(mapping: EntityMapping, named: frozenset[str], at: tuple[str | int, ...]) -> Iterator[Finding]:
@@ -145,7 +149,7 @@ def _member_place(mapping: EntityMapping, named: frozenset[str], at: tuple[str |
 def _rule(rule: Rule, column: Column, contract: Entity, at: tuple[str | int, ...]) -> Iterator[Finding]:
     yield from _fitting_steps(rule, column, at)
     yield from _policies(rule, column, contract, at)
-    yield from _values(rule, column, contract, at)
+    yield from _values(rule, column, at)
     if isinstance(rule.source, rules.Names):
         yield from _depth(rule.source, column, contract, at)
 
@@ -184,18 +188,18 @@ def _policies(rule: Rule, column: Column, contract: Entity, at: tuple[str | int,
     if needed and rule.on_invalid is Policy.NULL:
         hint = "quarantine, or default with a value"
         yield (*at, "on_invalid"), f"`{column.name}` is required and cannot be left empty", hint, False
+    from_nik = any(isinstance(step, rules.SexFromNik) for step in rule.steps)
     for step in rule.steps:
-        if isinstance(step, rules.Codes) and needed and step.unknown is Policy.NULL:
-            if not any(isinstance(other, rules.SexFromNik) for other in rule.steps):
-                hint = "quarantine, or default with a value"
-                yield (*at, "unknown"), f"`{column.name}` is required and cannot be left empty", hint, False
-    if rule.default is not None and column.name in ("nik", *contract.placed):
-        yield (*at, "default"), f"a default for `{column.name}` would invent a person's data", "remove it", True
-    if rule.on_invalid is not Policy.QUARANTINE and column.name in contract.placed:
-        yield (*at, "on_invalid"), "a member without a region cannot be counted", "remove it", True
+        if isinstance(step, rules.Codes) and needed and step.unknown is Policy.NULL and not from_nik:
+            hint = "quarantine, or default with a value"
+            yield (*at, "unknown"), f"`{column.name}` is required and cannot be left empty", hint, False
+    if rule.default is not None and column.name in ("nik", "kode_wilayah", *contract.placed):
+        yield (*at, "default"), f"a default for `{column.name}` would invent what nobody sent", "remove it", True
+    if rule.on_invalid is not Policy.QUARANTINE and column.name in ("kode_wilayah", *contract.placed):
+        yield (*at, "on_invalid"), f"what has no `{column.name}` cannot be counted", "remove it", True
 
 
-def _values(rule: Rule, column: Column, contract: Entity, at: tuple[str | int, ...]) -> Iterator[Finding]:
+def _values(rule: Rule, column: Column, at: tuple[str | int, ...]) -> Iterator[Finding]:
     """Constants, defaults and code targets must be values the column takes."""
     coded = next((step for step in rule.steps if isinstance(step, rules.Codes)), None)
     if isinstance(rule.source, rules.Const) and not rule.steps:

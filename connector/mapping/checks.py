@@ -18,7 +18,7 @@ SEVENTEEN = "(select (current_date - interval '17 years')::date)"
 # The least number of sixteen digits that a province's code (11 and up) can begin.
 NIK_MIN = 1_100_000_000_000_000
 # KPU compares names with the KTP-el; since 2022 a name has at most 60 letters (Permendagri 73/2022).
-NAME_FINDING_LENGTH = 60
+NAME_LETTERS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,9 @@ def _name(sheet: Sheet, column: Column, made: Cell) -> Checked:
     judged = _text(sheet, column, made, value)
     if column.name != "nama":
         return judged
+    letters = NAME_LETTERS
     notes = (
-        (
-            f"octet_length({judged.value}) > {NAME_FINDING_LENGTH} and char_length({judged.value}) > {NAME_FINDING_LENGTH}",
-            "NAMA_PANJANG",
-        ),
+        (f"octet_length({judged.value}) > {letters} and char_length({judged.value}) > {letters}", "NAMA_PANJANG"),
         (f"{odd} and {judged.value} ~ '[0-9]'", "NAMA_ANGKA"),
     )
     return Checked(judged.value, judged.absent, judged.faults, (*judged.notes, *notes))
@@ -160,7 +158,7 @@ def _nik(sheet: Sheet, made: Cell, born: bool) -> Checked:
 
 
 def _impossible_in_nik(birth: str, born: bool) -> str:
-    """DDMMYY that is in no calendar. The year's century is open, so 29 February needs a year of two digits that leaps."""
+    """DDMMYY that is in no calendar; the year's century is open, so 29 February needs a two-digit year that leaps."""
     day, month, year = f"mod({birth} / 10000, 40)", f"mod({birth} / 100, 100)", f"mod({birth}, 100)"
     late = f"{day} > 28 and ({_no_such_end(day, month)} or {month} = 2 and (mod({year}, 4) <> 0 or {day} > 29))"
     wrong = f"{birth} >= 720000 or {day} not between 1 and 31 or {month} not between 1 and 12 or {late}"
@@ -171,10 +169,8 @@ def _no_such_end(day: str, month: str) -> str:
     return f"{day} = 31 and {month} in (4, 6, 9, 11)"
 
 
-def nik_is_woman() -> str:
-    """A woman's day stands 40 higher."""
-    return "t_nik > 400000"
-
+# A woman's day stands 40 higher.
+NIK_IS_WOMAN = "t_nik > 400000"
 
 # The NIK's DDMMYY is the birth date's. True for most rows, and a date that agrees needs no look at the calendar.
 NIK_AGREES = "w_tanggal_lahir is not null and t_nik in (dmy_tanggal_lahir, dmy_tanggal_lahir + 400000)"

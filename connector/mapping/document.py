@@ -253,6 +253,8 @@ def _without(content: Plain, places: Iterable[Path_]) -> dict[str, Plain] | None
     cut = json.loads(json.dumps(content))
     items: set[tuple[str, str, int]] = set()
     for place in places:
+        if len(place) > 1 and place[1] not in cut["entities"]:
+            continue  # cut out already
         match place:
             case ("entities", str(entity), "columns", str(column), *_):
                 cut["entities"][entity]["columns"].pop(column, None)
@@ -262,8 +264,8 @@ def _without(content: Plain, places: Iterable[Path_]) -> dict[str, Plain] | None
                 # Lineage and tests speak of the key.
                 rest = {"lineage": [], "tests": [], "key": ["some"]}
                 cut["entities"][entity] = {**cut["entities"][entity], **rest}
-            case ("entities", str(entity), "lineage" | "when" | "tests" as part, int(index), *_):
-                items.add((entity, part, index))
+            case ("entities", str(entity), "lineage" | "when" | "tests" as listed, int(index), *_):
+                items.add((entity, listed, index))
             case ("entities", str(entity), *rest) if rest and rest[0] != "columns":
                 cut["entities"][entity].pop(str(rest[0]), None)
             case ("entities", str(entity), *_):

@@ -1,7 +1,7 @@
 """Occupations that may not join a party: by SIAK code and by words in free text. An indication, never a verdict.
 
-The lists are the domain's: civil servants, army, police, election organisers, village heads (UU 7/2017, PKPU 4/2022 art. 32).
-A word that says "former" or "not" lifts it: `TNI (purn)` may join.
+The lists are the domain's: civil servants, army, police, election organisers, village heads (PKPU 4/2022 art. 32). A
+word that says "former" or "not" lifts it: `TNI (purn)` may join.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def note(sheet: Sheet, text: str, code: str | None, raw_input: str | None) -> Fa
     Args:
         text: SQL of the mapped occupation.
         code: SQL of its SIAK code, if the party has one.
-        raw_input: the inbox column `text` is taken from unchanged, if it is. Occupations repeat: the words are then looked for
-            once for each of a batch's common ones, and again only for a row that holds none of those.
+        raw_input: the inbox column `text` is taken from unchanged, if it is. Occupations repeat: the words are then
+            looked for once for each of a batch's common ones, and again only for a row that holds none of those.
     """
     coded = f"{code} = any (array(select kode from staging.ref_pekerjaan where barred = 'ANGGOTA')) or " if code else ""
     if raw_input is None:

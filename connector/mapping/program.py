@@ -1,12 +1,13 @@
 """One entity of a mapping compiled to one SELECT that maps a whole batch inside the staging database.
 
-Pure: a checked document in, SQL text and parameters out. No name and no value of a mapping file stands in the SQL: view columns
-are `i0`, `i1`, ... of the inbox, values are parameters, and what it sets are columns of our own contract.
+Pure: a checked document in, SQL text and parameters out. No name and no value of a mapping file stands in the SQL: view
+columns are `i0`, `i1`, ... of the inbox, values are parameters, and what it sets are columns of our own contract.
 
-The statement reads a table `inbox` with a text column for each of `Program.inputs`, in order, and `edge`: the code under
-which the byte check refused the row, or null. It gives one row for each of the inbox: source_key, edge, the contract's columns in
-their types, indikasi (findings, or null), alasan (why the row is not staged, or null) and alasan_kolom (parallel to alasan: the
-staging column, or an empty text for the row as a whole). It raises for no text whatever.
+The statement reads a table `inbox` with a text column for each of `Program.inputs`, in order, and `edge`: the code
+under which the byte check refused the row, or null. It gives one row for each of the inbox: source_key, edge, the
+contract's columns in their types, indikasi (findings, or null), alasan (why the row is not staged, or null) and
+alasan_kolom (parallel to alasan: the staging column, or an empty text for the row as a whole). It raises for no text
+whatever. It wants a work_mem of 32 MB or more (the list of regions as a hash table takes 7 MB) and no JIT.
 """
 
 from __future__ import annotations
@@ -121,12 +122,10 @@ class _Compiler:
 
     def compile(self) -> tuple[list[_Output], list[Fault]]:
         """The staging columns in contract order, and all findings."""
-        # The birth date and the NIK first: they are compared, and a sex may come from the NIK. `tingkat` stands before the
-        # region it decides on.
-        first = ("tanggal_lahir", "nik")
-        for rule in sorted(
-            self._mapping.rules, key=lambda rule: first.index(rule.column) if rule.column in first else 2
-        ):
+        # The birth date and the NIK first: they are compared, and a sex may come from the NIK. `tingkat` stands before
+        # the region it decides on, in the contract and so here.
+        first = {"tanggal_lahir": 0, "nik": 1}
+        for rule in sorted(self._mapping.rules, key=lambda rule: first.get(rule.column, 2)):
             for output in self._rule(rule):
                 self._made[output.name] = output
         ordered = [self._made[column.name] for column in self._contract.columns if column.name in self._made]
@@ -192,13 +191,14 @@ class _Compiler:
         given = found.value
         # Only a NIK that passed all its checks says anything.
         wrong = self._sheet.let("z_nik", _case(self._nik_faults))
-        sex = f"case when {wrong} is null and n_nik is not null then case when {checks.nik_is_woman()} then 'P' else 'L' end end"
+        letter = f"case when {checks.NIK_IS_WOMAN} then 'P' else 'L' end"
+        sex = f"case when {wrong} is null and n_nik is not null then {letter} end"
         value = self._sheet.let("vs_jenis_kelamin", f"coalesce({given}, {sex})")
         note = (f"{given} is null and {value} is not null", "KELAMIN_DARI_NIK")
         return Checked(value, f"{value} is null", (), (*found.notes, note))
 
     def _nik_good(self) -> str:
-        """The NIK can be compared. Findings about a row that is refused are not kept, so its own check need not be asked."""
+        """The NIK can be compared. Findings about a refused row are not kept, so its own check need not be asked."""
         return f"n_nik is not null and {self._nik_dropped} is null" if self._nik_dropped else "n_nik is not null"
 
     def _region(self, rule: Rule, column: Column) -> Iterable[_Output]:
@@ -234,7 +234,7 @@ class _Compiler:
             yield f"{good} and w_tanggal_lahir is not null and not ({checks.NIK_AGREES})", "NIK_TANGGAL"
         if "jenis_kelamin" in made:
             sex = made["jenis_kelamin"].value
-            yield f"{good} and ({checks.nik_is_woman()}) <> ({sex} = 'P')", "NIK_KELAMIN"
+            yield f"{good} and ({checks.NIK_IS_WOMAN}) <> ({sex} = 'P')", "NIK_KELAMIN"
         # A join, not EXISTS: probing a hashed subplan costs several times as much.
         on = "awalan.angka = n_nik / 10000000000"
         self._sheet.join("staging.ref_nik_prefix", "awalan", on, {"awalan_j": "awalan.angka"}, early=True)

@@ -1,7 +1,7 @@
 """The catalogue of codes a row can get: why it was not staged, or what KPU should look at.
 
-A code is a promise: scripts, reports and audit entries carry it, so it is never renamed or reused. The sentences are for a
-party's staff: they say what to do, and never quote a cell.
+A code is a promise: scripts, reports and audit entries carry it, so it is never renamed or reused. The sentences are
+for a party's staff: they say what to do, and never quote a cell.
 """
 
 from __future__ import annotations

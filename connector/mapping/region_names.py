@@ -1,7 +1,7 @@
 """Regions by name: from the top down, each distinct name of a batch looked up once.
 
-A name means something only under its parent. What is not in the list is refused, and a name that means two regions is refused
-too. Pure text, as all of the mapping stage.
+A name means something only under its parent. What is not in the list is refused, and so is a name that means two
+regions. Pure text, as all of the mapping stage.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Place:
     has_regency: str
     has_district: str
     has_village: str
-    source: str  # as the party sent it; null when nothing was sent
+    source: str  # as the party sent it
+    unsent: str  # condition: nothing was sent
     level: str  # 1 to 4: how deep what was sent reaches
     ambiguous: str
     by_name: bool
@@ -57,7 +58,7 @@ def by_names(sheet: Sheet, names: rules.Names, column: str, inputs: Mapping[str,
     columns = {name: f"{base}_j.{level.code}" for name, level in zip(found, _LEVELS, strict=False)}
     columns[f"ambigu_{column}"] = f"{base}_j.ambigu" if len(cells) > 1 else "false"
     sheet.join(last, f"{base}_j", keys, columns)
-    province, regency, district, village = (*found, *["null::text"] * (4 - len(found)))
+    province, regency, district, village = (*found, *("null::text" for _ in range(4 - len(found))))
     return Place(
         province=province,
         regency=regency,
@@ -67,6 +68,7 @@ def by_names(sheet: Sheet, names: rules.Names, column: str, inputs: Mapping[str,
         has_district=f"{district} is not null",
         has_village=f"{village} is not null",
         source=sheet.let(f"sent_{column}", f"nullif(concat_ws(' / ', {', '.join(given)}), '')"),
+        unsent=f"coalesce({', '.join(given)}) is null",
         level=str(len(cells)),
         ambiguous=f"ambigu_{column}",
         by_name=True,
@@ -79,15 +81,18 @@ _PARTS = ("a", "b", "c", "d")
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """How a level is looked up, and how its code is carried to the combinations of names; `below` is the table so far."""
+    """How a level is looked up, and how its code is carried to the combinations of names.
+
+    `{below}` stands for the table of combinations so far, `{base}` for the name that all tables begin with.
+    """
 
     code: str
     look_up: str
     carry: str
 
 
-# `staging.nama_wilayah` brings a name to one spelling and takes the type word of its level off. Most names need no more than
-# upper case, which can be told at a quarter of its cost; `u` is the name in upper case.
+# `staging.nama_wilayah` brings a name to one spelling and takes the type word of its level off. Most names need no more
+# than upper case, which can be told at a quarter of its cost; `u` is the name in upper case.
 _TYPE_WORDS = {
     1: ("PROVINSI", "PROPINSI", "PROV"),
     2: ("KABUPATEN", "KAB", "KOTAMADYA", "KOTA", "KODYA"),
@@ -149,7 +154,8 @@ _REGENCY = _Level(
 select n.prov, n.b, w.banyak > 1 as ambigu,
        case w.banyak when 1 then w.kab when 0 then {_alias(5, " and left(l.kode, 2) = n.prov")} end as kab
 from (select prov, b, {_spelled("b", 2)}, staging.jenis_kabkota(b) as jenis
-      from (select prov, b, upper(b collate "C") as u from (select distinct prov, b from {{below}}) x offset 0) y offset 0) n
+      from (select prov, b, upper(b collate "C") as u
+            from (select distinct prov, b from {{below}}) x offset 0) y offset 0) n
 left join lateral (
   select min(r.kode) as kab, count(*) as banyak
   from staging.ref_wilayah r

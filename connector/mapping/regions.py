@@ -1,6 +1,6 @@
 """Regions: a party's code or names to Kemendagri codes, through staging's reference tables.
 
-A region is looked up, never computed: what is not in the list is refused, and a name that means two regions is refused too.
+A region is looked up, never computed: what is not in the list is refused, and so is a name that means two regions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def member_columns(found: Place) -> tuple[tuple[str, str, tuple[Fault, ...]], ..
     """The columns a member's region fills, each with its value and faults."""
     unknown = f"not {found.has_district}"
     regency_faults = (
-        (f"{found.source} is null", "REQUIRED"),
+        (found.unsent, "REQUIRED"),
         (f"{unknown} and {found.ambiguous}", "REGION_AMBIGUOUS") if found.ambiguous != "false" else ("false", ""),
         (f"{unknown} and not {found.has_regency}", "REGION_UNKNOWN"),
     )
@@ -57,13 +57,14 @@ def member_notes(found: Place) -> tuple[Fault, ...]:
 
 def of_level(sheet: Sheet, found: Place, column: str, tingkat: str) -> Checked:
     """`kode_wilayah`: the code at the level that `tingkat` says; none for PUSAT."""
-    arms = f"when 'PROVINSI' then {found.province} when 'KABKOTA' then {found.regency} when 'KECAMATAN' then {found.district}"
+    codes = {"PROVINSI": found.province, "KABKOTA": found.regency, "KECAMATAN": found.district}
+    arms = " ".join(f"when '{level}' then {code}" for level, code in codes.items())
     value = sheet.let(f"v_{column}", f"case {tingkat} {arms} end")
     depth = f"case {tingkat} when 'PROVINSI' then 1 when 'KABKOTA' then 2 when 'KECAMATAN' then 3 end"
     below = f"{tingkat} <> 'PUSAT'"
     missing = f"{below} and {value} is null"
     faults = (
-        (f"{missing} and {found.source} is null", "REQUIRED"),
+        (f"{missing} and {found.unsent}", "REQUIRED"),
         (f"{missing} and {found.ambiguous}", "REGION_AMBIGUOUS"),
         (f"{missing} and {found.province} is not null and {found.level} < {depth}", "REGION_LEVEL"),
         (missing, "REGION_UNKNOWN"),
@@ -77,7 +78,7 @@ def village(sheet: Sheet, found: Place, column: str) -> Checked:
     """`kode_kelurahan` of an office: a village or nothing; an unknown one is a finding."""
     value = sheet.let(f"v_{column}", found.village)
     notes = (
-        (f"{value} is null and {found.source} is not null", "KELURAHAN_TIDAK_DIKENAL"),
+        (f"{value} is null and not ({found.unsent})", "KELURAHAN_TIDAK_DIKENAL"),
         (found.former, "WILAYAH_LAMA"),
     )
     return Checked(value, f"{value} is null", (), notes)
@@ -97,7 +98,7 @@ def _by_code(sheet: Sheet, column: str, sent: str, code: str) -> Place:
     )
     alias = f"ref_{column}"
     exact, parent, level, other = f"ek_{column}", f"ei_{column}", f"el_{column}", f"f_{column}"
-    # What follows the join runs only for a code that is not in the list: a former one, or a village the list does not know.
+    # The look-ups below run only for a code that is not in the list: a former one, or an unknown village.
     dotted = f"regexp_replace({plain}, '^(..)(..)?(..)?(....)?$', '\\1.\\2.\\3.\\4')"
     former = f"(select lama.kode_baru from staging.ref_wilayah_lama lama where lama.kode_lama = rtrim({dotted}, '.'))"
     above = (
@@ -130,7 +131,8 @@ def _by_code(sheet: Sheet, column: str, sent: str, code: str) -> Place:
         has_regency=f"(coalesce({level} >= 2, false) or coalesce({length} >= 5, false))",
         has_district=f"(coalesce({level} >= 3, false) or coalesce({length} >= 8, false))",
         has_village=f"(coalesce({level} = 4, false) or coalesce({length} = 13, false))",
-        source=sheet.let(f"sent_{column}", f"case when {exact} is not null then {sent} else {without_blank(sent)} end"),
+        source=f"case when {exact} is not null then {sent} else {without_blank(sent)} end",
+        unsent=f"{exact} is null and ({without_blank(sent)}) is null",
         level=f"({sent_level})",
         ambiguous="false",
         by_name=False,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote, urlsplit
+
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from connector.capture.outbox.kit import OutboxRequest, OutboxTable
 from connector.capture.postgres.kit_request import KitRequest, KitTable, Mode
 from connector.config import Party
 from connector.errors import ConfigError, UsageError
@@ -12,6 +15,8 @@ from connector.mapping.rules import Document
 
 # What a dsn that cannot be read (its variable is not set here) or names no user leaves us with.
 READER_DEFAULT = "sipol_ro"
+# Where the kits put their objects in a PostgreSQL party's database.
+OUTBOX_SCHEMA = "sipol"
 
 
 def kit_request(
@@ -22,15 +27,7 @@ def kit_request(
     Raises:
         UsageError: the mapping is another party's, or an entity has no lineage.
     """
-    if mapping.party != party.name:
-        raise UsageError(f"{party.mapping.name} is the mapping of party {mapping.party}", place=party.name)
-    silent = [entity.name for entity in mapping.entities.values() if not entity.lineage]
-    if silent:
-        raise UsageError(
-            f"no lineage for {', '.join(silent)}",
-            hint="name under `lineage:` the base tables of the view: their changes say which keys to look at again",
-            place=str(party.mapping),
-        )
+    _refuse_strangers(party, mapping)
     tables = tuple(
         KitTable(*line.table, tuple((line.key or line.match).values()))
         for entity in mapping.entities.values()
@@ -48,10 +45,53 @@ def kit_request(
     )
 
 
+def outbox_request(party: Party, mapping: Document, *, reader: str | None = None) -> OutboxRequest:
+    """What the outbox kit is about: each base table of the lineage once, with all columns any entity needs of it.
+
+    Raises:
+        UsageError: the mapping is another party's, an entity has no lineage, or the engine has no triggers of ours.
+    """
+    _refuse_strangers(party, mapping)
+    columns: dict[tuple[str, str], dict[str, None]] = {}
+    for entity in mapping.entities.values():
+        for line in entity.lineage:
+            columns.setdefault(line.table, {}).update(dict.fromkeys((line.key or line.match).values()))
+    views = tuple(dict.fromkeys(entity.view for entity in mapping.entities.values()))
+    match party.source.engine:
+        case "postgresql" | "mariadb" | "mysql" | "sqlite" as engine:
+            schema = OUTBOX_SCHEMA if engine == "postgresql" else views[0][0]
+        case engine:
+            raise UsageError(f"there is no outbox kit for {engine}", hint="capture: cursor or diff", place=party.name)
+    tables = tuple(OutboxTable(*table, tuple(names)) for table, names in columns.items())
+    return OutboxRequest(engine, schema, party.source.slot, reader or reader_of(party), tables, views)
+
+
+def _refuse_strangers(party: Party, mapping: Document) -> None:
+    if mapping.party != party.name:
+        raise UsageError(f"{party.mapping.name} is the mapping of party {mapping.party}", place=party.name)
+    silent = [entity.name for entity in mapping.entities.values() if not entity.lineage]
+    if silent:
+        raise UsageError(
+            f"no lineage for {', '.join(silent)}",
+            hint="name under `lineage:` the base tables of the view: their changes say which keys to look at again",
+            place=str(party.mapping),
+        )
+
+
 def reader_of(party: Party) -> str:
     """The user that the party's dsn names."""
+    if party.source.engine != "postgresql":
+        return _user_of_url(party)
     try:
         user = conninfo_to_dict(party.source.dsn.reveal()).get("user")
     except (ConfigError, psycopg.ProgrammingError):
         return READER_DEFAULT
     return str(user) if user else READER_DEFAULT
+
+
+def _user_of_url(party: Party) -> str:
+    try:
+        parsed = urlsplit(party.source.dsn.reveal())
+    except (ConfigError, ValueError):
+        return READER_DEFAULT
+    return unquote(parsed.username) if parsed.username else READER_DEFAULT

@@ -20,6 +20,7 @@ from connector.config import Config
 from connector.errors import UsageError
 from connector.mapping.reasons import REASONS
 from connector.ops.quarantine import masked
+from connector.staging import findings
 from connector.staging.session import translated
 
 # Where one city's rows were looked at, 9 % were external duplicates and a quarter identical copies: less room than this
@@ -184,6 +185,12 @@ def krejcie_morgan(population: int) -> int:
     return min(population, round(chi * population * share / (0.0025 * (population - 1) + chi * share)))
 
 
+def count(conn: psycopg.Connection) -> None:
+    """Bring findings and counts up to date, where no daemon does."""
+    with translated("counting members"):
+        findings.settle(conn)
+
+
 def report(conn: psycopg.Connection, config: Config, party: str) -> Report:
     """Read a party's state.
 
@@ -206,10 +213,22 @@ def report(conn: psycopg.Connection, config: Config, party: str) -> Report:
         provinces = _provinces(conn.execute(_PROVINCES, values).fetchall(), regencies)
         requirements = () if head[1] == "LOKAL_ACEH" else tuple(_requirements(conn, values, provinces))
         return Report(
-            name, *head[:5], requirements, provinces, _by_cushion(regencies), head[5],
-            tuple(_refusals(conn, values)), freshness, stages,
-            _one(conn, _DAEMON, values), _one(conn, _RECEIPT, values),
-        )  # fmt: skip
+            party=name,
+            parpol_id=head[0],
+            jenis=head[1],
+            at=head[2],
+            counted_at=head[3],
+            counting=head[4],
+            requirements=requirements,
+            provinces=provinces,
+            regencies=_by_cushion(regencies),
+            elsewhere=head[5],
+            refusals=tuple(_refusals(conn, values)),
+            freshness=freshness,
+            stages=stages,
+            daemon=_one(conn, _DAEMON, values),
+            receipt=_one(conn, _RECEIPT, values),
+        )
 
 
 def _by_cushion(regencies: Iterable[Regency]) -> tuple[Regency, ...]:

@@ -76,7 +76,8 @@ def map_row(conn: Connection, program: Program, row: Mapping[str, str | None]) -
     values = ", ".join(f"{column}::text" for column in program.columns)
     query = (
         f"with inbox as materialized (select {inbox}, null::text as edge)"
-        f" select {values}, indikasi as found, alasan as refused, alasan_kolom as refused_columns from ({program.select}) p"
+        f" select {values}, indikasi as found, alasan as refused, alasan_kolom as refused_columns"
+        f" from ({program.select}) p"
     )
     with conn.cursor(row_factory=dict_row) as cursor:
         found = cursor.execute(query.encode(), {**program.params, **cells}).fetchone()

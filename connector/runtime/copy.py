@@ -192,9 +192,8 @@ class Copier:
             return
         unseen, live = self._staging.park_unseen(batch, entity.plan, status.generation)
         if unseen > BRAKE_ROWS_MIN and unseen > self._limits.delete_share_max * live:
-            hint = (
-                f"{unseen} of {live} rows are no longer in the view: connector approve, or mend it and connector resync"
-            )
+            where = self._staging.parked_regions(batch, entity.plan)
+            hint = f"{unseen} of {live} rows are no longer in the view{where}: connector approve, or mend it and resync"
             standing = Standing(EntityState.HELD, "delete_brake", hint, copied=True)
             self._staging.set_state(batch, status.entity, standing)
             self._log.error(

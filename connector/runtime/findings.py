@@ -57,7 +57,7 @@ class Findings:
             took_s = self._step(conn)
             pause_s = IDLE_S if took_s is None else min(2 * took_s, REST_S_MAX)
         until = time.monotonic() + LAST_S
-        while time.monotonic() < until and self._step(conn) is not None:
+        while time.monotonic() < until and self._step(conn, hurry=True) is not None:
             pass
 
     def _cancel(self, conn: psycopg.Connection) -> None:
@@ -69,13 +69,13 @@ class Findings:
         if not conn.closed:
             conn.cancel_safe(timeout=1.0)
 
-    def _step(self, conn: psycopg.Connection) -> float | None:
+    def _step(self, conn: psycopg.Connection, *, hurry: bool = False) -> float | None:
         """Do one step; gives how long it took, None where there was nothing to do."""
         began = time.monotonic()
         with session.translated("keeping findings"):
             if findings.is_loading(conn):
                 return None
-            done = findings.step(conn)
+            done = findings.step(conn, hurry=hurry)
         took_s = time.monotonic() - began
         if done.rebuilt:
             self._log.info("findings_rebuilt", parpol_id=done.rebuilt, took_s=round(took_s, 2))

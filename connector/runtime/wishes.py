@@ -37,6 +37,8 @@ def _obey_one(
     if name not in states:
         return "there is no such entity"
     status = states[name]
+    if wish.verb in errands.ERRANDS:
+        return errands.ERRANDS[wish.verb](batch, name, wish.args)
     match wish.verb, status.state:
         case "pause", EntityState.STREAMING | EntityState.COPYING | EntityState.HELD:
             staging.set_state(batch, name, Standing(EntityState.PAUSED, "asked for"))
@@ -48,12 +50,10 @@ def _obey_one(
             staging.set_state(batch, name, Standing(EntityState.STREAMING, brake_off=True))
         case "resync", _ if name in entities:
             staging.begin_copy(batch, entities[name].plan)
-        case "replay", _:
-            return errands.replay(batch, batch.party, name, wish.args)
-        case "reconcile", _:
-            return errands.reconciled(batch, batch.party, name, wish.args)
-        case "discard", _:
-            return errands.discard(batch, batch.party, name, wish.args)
+        case "erase", _ if name in entities:
+            return errands.erase(batch, entities[name].plan, wish.args)
+        case "erase", _:
+            return "nothing to do, its view cannot be read now: ask again when it can"
         case _:
             return f"nothing to do, it is {status.state.value}"
     return "done"

@@ -76,8 +76,8 @@ class Engine(Protocol):
         """What a driver's error means; a text is the reason to hold the view that was read."""
 
 
-def engine_for(url: str, options: Options) -> Engine:
-    """The engine for a SQLAlchemy URL.
+def engine_for(url: str, options: Options, *, writes: bool = False) -> Engine:
+    """The engine for a SQLAlchemy URL. Its sessions refuse to write, unless they are to.
 
     Raises:
         UsageError: not a URL, or a dialect without its driver.
@@ -86,9 +86,9 @@ def engine_for(url: str, options: Options) -> Engine:
         parsed = sa.make_url(url)
         backend = parsed.get_backend_name()
         if backend == "sqlite":
-            return Sqlite(parsed, options)
+            return Sqlite(parsed, options, writes)
         if backend in ("mysql", "mariadb"):
-            return MySql(parsed, options)
+            return MySql(parsed, options, writes)
         return Other(parsed, options)
     except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
         raise UsageError(
@@ -108,21 +108,22 @@ def _unwrapped(error: Exception) -> Exception:
 class Sqlite:
     """A file. Read in short statements: a long read would keep the party's own writer out (rollback journal)."""
 
-    def __init__(self, url: sa.URL, options: Options) -> None:
+    def __init__(self, url: sa.URL, options: Options, writes: bool) -> None:
         self._path = url.database or ""
+        self._mode = "rw" if writes else "ro"
         self._options = options
         self.engine = sa.create_engine(url, creator=self._connect, poolclass=sa.pool.NullPool)
 
     def _connect(self) -> sqlite3.Connection:
         # Threads take turns with a session (a first copy is read ahead); mode=ro cannot write, nor make a file.
-        uri = f"file:{urllib.parse.quote(self._path)}?mode=ro"
+        uri = f"file:{urllib.parse.quote(self._path)}?mode={self._mode}"
         return sqlite3.connect(
             uri, uri=True, timeout=self._options.lock_timeout_s, isolation_level=None, check_same_thread=False
         )
 
     def pin(self, connection: DBAPIConnection) -> None:
         raw: Any = connection
-        raw.execute("pragma query_only = on")
+        raw.execute(f"pragma query_only = {'on' if self._mode == 'ro' else 'off'}")
         raw.execute("pragma trusted_schema = off")
         raw.execute("select count(*) from sqlite_master").fetchone()  # a file that is no database says so here
         raw.text_factory = RawText
@@ -213,7 +214,6 @@ _PINS = (
     "set session sql_mode = 'NO_ENGINE_SUBSTITUTION'",
     "set session group_concat_max_len = 1048576",
     "set session transaction isolation level repeatable read",
-    "set session transaction read only",
     "set session wait_timeout = 28800",
     "set session net_write_timeout = 600",
 )
@@ -222,7 +222,8 @@ _PINS = (
 class MySql:
     """MariaDB and MySQL through PyMySQL. Cells are the server's own text: nothing is parsed into a float or date."""
 
-    def __init__(self, url: sa.URL, options: Options) -> None:
+    def __init__(self, url: sa.URL, options: Options, writes: bool) -> None:
+        self._access = "read write" if writes else "read only"
         if url.drivername in ("mysql", "mariadb"):
             url = url.set(drivername=f"{url.drivername}+pymysql")
         self._options = options
@@ -239,6 +240,7 @@ class MySql:
         with raw.cursor() as cursor:
             for statement in _PINS:
                 cursor.execute(statement)
+            cursor.execute(f"set session transaction {self._access}")
             cursor.execute("set session lock_wait_timeout = %s", (max(1, int(self._options.lock_timeout_s)),))
             limit_s = self._options.statement_timeout_s
             if "MariaDB" in str(raw.server_version):

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPICursor
 
-from connector.errors import EntityHeld, SourceProtocolError
+from connector.errors import EntityHeld, SourceMisconfigured, SourceProtocolError
 from connector.sqldb.cells import Cell
 from connector.sqldb.engines import Columns, Engine, Options, Row, engine_for
 
@@ -29,14 +29,14 @@ HINTS = {
 class SqlSession:
     """A connection. One thread at a time."""
 
-    def __init__(self, url: str, options: Options) -> None:
-        """Connect and pin.
+    def __init__(self, url: str, options: Options, *, writes: bool = False) -> None:
+        """Connect and pin; `writes` is for a change table of ours, nothing else.
 
         Raises:
             SourceUnavailable: no connection.
             UsageError: the URL cannot be used.
         """
-        self.engine: Engine = engine_for(url, options)
+        self.engine: Engine = engine_for(url, options, writes=writes)
         with self.translated("connecting"):
             pooled = self.engine.engine.raw_connection()
             # Off the pool: what is pinned is never given to anybody else, and closing closes.
@@ -88,6 +88,11 @@ class SqlSession:
         for group, encode in self._groups(statement):
             yield [(row, encode(row)) for row in group]
 
+    def rows(self, statement: sa.Select[Any]) -> Iterator[Sequence[Row]]:
+        """The rows as the driver gave them, in groups."""
+        for group, _ in self._groups(statement):
+            yield group
+
     def _groups(self, statement: sa.Select[Any]) -> Iterator[tuple[Sequence[Row], Callable[[Row], Sequence[Cell]]]]:
         cursor = self.engine.cursor(self._raw)
         try:
@@ -137,6 +142,29 @@ class SqlSession:
             meaning = self.engine.error(error, doing)
             if isinstance(meaning, str):
                 raise EntityHeld(entity, meaning, doing, hint=HINTS[meaning]) from None
+            raise meaning from None
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """One transaction."""
+        self.execute("begin immediate" if self.dialect == "sqlite" else "start transaction")
+        try:
+            yield
+        except BaseException:
+            with suppress(*self._errors):
+                self.execute("rollback")
+            raise
+        self.execute("commit")
+
+    @contextmanager
+    def misconfigured_or_translated(self, message: str, doing: str, hint: str) -> Iterator[None]:
+        """As `translated`, but a table or right that is missing is for the party's DBA to mend."""
+        try:
+            yield
+        except self._errors as error:
+            meaning = self.engine.error(error, doing)
+            if isinstance(meaning, str):
+                raise SourceMisconfigured(message, hint=hint) from None
             raise meaning from None
 
     @property

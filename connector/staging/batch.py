@@ -20,7 +20,7 @@ from psycopg import sql
 from connector import failpoint
 from connector.errors import EntityHeld, SourceProtocolError, StagingError, StagingUnavailable
 from connector.events import KEY_LETTERS_SAFE, EntryKind, Note, Outcome, Position, short_key
-from connector.staging import memory, offsets, quarantine
+from connector.staging import brake, memory, offsets, quarantine
 from connector.staging.plan import DigestKeys, EntityPlan
 
 # An entity this small may lose rows without the brake: a share of ten offices says nothing.
@@ -212,6 +212,10 @@ class Batch:
             "outer": self._keys.outer,
         }
 
+    def journal_all(self, plan: EntityPlan) -> None:
+        """Tell the change feed of every row of a partition that becomes visible with this batch."""
+        self._conn.execute(plan.journal_all, self._params(self._tally(plan)))
+
     def park(self, plan: EntityPlan, keys: Sequence[str]) -> None:
         """Keep keys of a held entity as a set, to be read when it is released."""
         tally = self._tally(plan)
@@ -261,8 +265,9 @@ class Batch:
             (self._party, plan.entity),
         ).fetchone()
         if row is not None and not row[1] and deletes > share_max * row[0]:
+            where = brake.of_batch(self._conn, plan, self._tallies[plan.entity].batch_id)
             raise EntityHeld(
-                plan.entity, "delete_brake", f"{deletes} of {row[0]} rows would be deleted",
+                plan.entity, "delete_brake", f"{deletes} of {row[0]} rows would be deleted{where}",
                 hint="if that is right: connector approve; if not: mend the view, then connector resync",
                 deletes=deletes,
             )  # fmt: skip
@@ -280,6 +285,12 @@ class Batch:
                 hint="connector quarantine list says why; mend the view or the mapping, or raise"
                 " limits.quarantine_rows_max; then connector resume",
             )  # fmt: skip
+
+    def count_deleted(self, plan: EntityPlan, rows: int) -> int:
+        """Count rows that the caller deletes in this batch for good; gives the batch's number, for the journal."""
+        tally = self._tally(plan)
+        tally.ops["D"] += rows
+        return tally.batch_id
 
     def outcomes(self) -> tuple[Outcome, ...]:
         return tuple(tally.outcome() for tally in self._tallies.values())

@@ -167,7 +167,8 @@ with m as materialized ({mapped}),
                    when k.source_key is not null then 'refusal_stale' end as kind
          from asked a
          left join r on r.source_key = a.source_key
-         left join {partition} t on t.source_key = a.source_key and t.dihapus_pada is null
+         left join {partition} t on t.parpol_id = %(parpol_id)s::smallint and t.source_key = a.source_key
+               and t.dihapus_pada is null
          left join staging.karantina k on k.parpol_id = %(parpol_id)s::smallint and k.entity = %(entity)s::text
                and k.source_key = a.source_key)
 {note}

@@ -38,16 +38,16 @@ class Step:
         return not (self.keys or self.rebuilt or self.counted or self.anew)
 
 
-def step(conn: psycopg.Connection) -> Step:
-    """Take the next page in, or rebuild a party, or count anew what changed; at most one of them.
+def step(conn: psycopg.Connection, *, hurry: bool = False) -> Step:
+    """Take the next page in, or read a party whole, or count anew what changed; at most one of them.
 
-    Counting comes last: while changes stream in it would be done over and over.
+    Counting comes last: while changes stream in it would be done over and over. With `hurry` a busy party is read too.
     """
     with conn.transaction():
         row = conn.execute("select pg_try_advisory_xact_lock(%s)", (ADVISORY_LOCK,)).fetchone()
         if row is None or not row[0]:
             return Step()
-        rebuilt = _rebuild_next(conn)
+        rebuilt = _rebuild_next(conn, hurry=hurry)
         if rebuilt:
             return Step(rebuilt=rebuilt)
         taken = _take_page(conn)
@@ -87,6 +87,8 @@ def _take_page(conn: psycopg.Connection) -> Step:
     conn.execute(_TOUCH_OLD)
     conn.execute(_REFRESH)
     conn.execute(_TOUCH_NEW)
+    conn.execute("analyze pg_temp.tersentuh")
+    conn.execute(_AFFECTED)
     _judge(conn)
     conn.execute(_BOARDS, {"parpol_id": None})
     return Step(keys=taken[0])
@@ -99,20 +101,25 @@ def _begin_anew(conn: psycopg.Connection, due: bytes, *values: object) -> Step:
     return Step(anew=True)
 
 
-def _rebuild_next(conn: psycopg.Connection) -> int:
+def settle(conn: psycopg.Connection) -> None:
+    """Bring everything up to date now; returns at once where another session is at it."""
+    while not step(conn, hurry=True).idle:
+        pass
+
+
+def _rebuild_next(conn: psycopg.Connection, *, hurry: bool) -> int:
     """Read a party's members whole, where that is due and possible; gives its parpol_id, 0 where there is none."""
-    row = conn.execute(_DUE).fetchone()
+    row = conn.execute(_DUE, {"hurry": hurry}).fetchone()
     if row is None:
         return 0
     values = {"parpol_id": row[0]}
     for statement in _TEMPORARY:
         conn.execute(statement)
-    conn.execute(_TOUCH_PARTY, values)
+    conn.execute(_WHOLE_PARTY, values)
     conn.execute("delete from connector.sosok where parpol_id = %(parpol_id)s", values)
     conn.execute(_FILL, values)
-    conn.execute(_KEYS_OF_PARTY, values)
     conn.execute("analyze connector.sosok")
-    conn.execute(_TOUCH_NEW)
+    conn.execute(_WHOLE_PARTY, values)
     _judge(conn)
     conn.execute(_BOARDS, values)
     conn.execute(_ALL_REGIONS, values)
@@ -121,9 +128,7 @@ def _rebuild_next(conn: psycopg.Connection) -> int:
 
 
 def _judge(conn: psycopg.Connection) -> None:
-    """Find out anew what holds of every member that meets one of the touched sets."""
-    conn.execute("analyze pg_temp.tersentuh")
-    conn.execute(_AFFECTED)
+    """Find out anew what holds of every member in `terkena`; whole sets must be in it."""
     conn.execute("analyze pg_temp.terkena")
     conn.execute(_EXPECT)
     conn.execute("analyze pg_temp.harap")
@@ -187,7 +192,7 @@ select d.parpol_id from connector.temuan_due d
  where not exists (select from connector.entity e join connector.party p using (party)
                     where p.parpol_id = d.parpol_id
                       and (e.entity = 'anggota' and e.copying and e.bulk
-                           or e.last_batch_at > now() - interval '5 seconds'
+                           or not %(hurry)s and e.last_batch_at > now() - interval '5 seconds'
                               and d.since > now() - interval '2 minutes'))
  order by d.since limit 1 for update skip locked
 """
@@ -208,15 +213,14 @@ with s as (select s.* from connector.sosok s join pg_temp.halaman h using (parpo
 
 _TOUCH_NEW = _TOUCH_OLD
 
-_TOUCH_PARTY = f"""
-with s as (select * from connector.sosok where parpol_id = %(parpol_id)s),
-     met as (insert into pg_temp.halaman select parpol_id, 'anggota', source_key from s)
-{_MEETS}
-""".encode()
-
-_KEYS_OF_PARTY = b"""
-insert into pg_temp.halaman
-select parpol_id, 'anggota', source_key from connector.sosok where parpol_id = %(parpol_id)s
+# A party's own members, and those elsewhere that share a NIK with one. Run before and after it is read.
+_WHOLE_PARTY = b"""
+insert into pg_temp.terkena
+select parpol_id, source_key from connector.sosok where parpol_id = %(parpol_id)s
+union all
+select o.parpol_id, o.source_key from connector.sosok o
+ where o.parpol_id <> %(parpol_id)s
+   and o.nik in (select nik from connector.sosok where parpol_id = %(parpol_id)s)
 """
 
 _TANDA = " || ".join(
@@ -225,15 +229,14 @@ _TANDA = " || ".join(
     for letter, codes in COUNTED.items()
 )
 
-_NAME = "staging.nama_orang(a.nama) || '|' || a.tanggal_lahir"
-
 _SOSOK = f"""
 select a.parpol_id, a.source_key, p.jenis = 'LOKAL_ACEH',
        ('x' || encode(substr(a.nik_hmac, 1, 8), 'hex'))::bit(64)::bigint,
-       hashtextextended({_NAME}, 0), hashtextextended({_NAME} || a.jenis_kelamin, 0), hashtextextended(a.nomor_kta, 0),
+       hashtextextended(n.orang, 0), hashtextextended(n.orang || a.jenis_kelamin, 0), hashtextextended(a.nomor_kta, 0),
        a.kode_kabkota, a.kode_kecamatan,
        case when a.indikasi is null then '{{}}' else {_TANDA} end
   from staging.anggota a join connector.party p using (parpol_id)
+ cross join lateral (select staging.nama_orang(a.nama) || '|' || a.tanggal_lahir as orang offset 0) n
 """
 
 _FILL = f"""
@@ -272,7 +275,8 @@ select s.parpol_id, s.source_key from connector.sosok s
 # Sets are summed up once each, so that a set of many rows costs what it has rows.
 _EXPECT = b"""
 insert into pg_temp.harap
-with a as materialized (select s.* from connector.sosok s join pg_temp.terkena t using (parpol_id, source_key)),
+with a as materialized (
+       select * from connector.sosok where (parpol_id, source_key) in (select * from pg_temp.terkena)),
      niks as (select distinct nik from a where nik is not null),
      same as materialized (
        select s.nik, s.parpol_id, s.orang, bool_or(s.lokal) as lokal, count(*) as rows, min(s.source_key) as first

@@ -18,7 +18,7 @@ from psycopg.types.json import Jsonb
 from connector import failpoint
 from connector.errors import StagingError, Unanchored
 from connector.events import EntityState, EntryKind, Position, SourceIdentity
-from connector.staging import offsets, quarantine, session, stages
+from connector.staging import brake, offsets, quarantine, session, stages
 from connector.staging.batch import Batch, Read
 from connector.staging.lane import Lane
 from connector.staging.plan import DigestKeys, EntityPlan
@@ -271,6 +271,7 @@ class PartyStaging:
                 sql.Identifier("staging", plan.entity), plan.partition, sql.Literal(plan.parpol_id)
             )
         )
+        batch.journal_all(plan)
         # A tenth of the usual sample: the planner only needs to know that the table is large.
         conn.execute("set local default_statistics_target = 10")
         conn.execute(sql.SQL("analyze {}").format(plan.partition))
@@ -313,6 +314,10 @@ class PartyStaging:
         conn.execute("delete from connector.seen where party = %s and entity = %s", (self._party, plan.entity))
         assert live is not None
         return parked, live[0]
+
+    def parked_regions(self, batch: Batch, plan: EntityPlan) -> str:
+        """The parked keys' rows by region, in words; inside `batch`'s transaction."""
+        return brake.of_parked(batch.transaction, plan)
 
     def seen_rows(self, entity: str, generation: int) -> int:
         """Keys noted by this copy. Fewer than it copied: staging's server crashed and forgot them."""

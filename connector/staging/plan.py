@@ -58,11 +58,6 @@ _DOUBLES = sql.SQL(
     "d as materialized (select source_key, count(*)::int as rows, min(n) as kept from m"
     " where source_key is not null group by source_key having count(*) > 1)"
 )
-# A copy's chunk comes in key order, so doubles stand side by side; finding them by hashing costs five times more.
-_NEIGHBOURING_DOUBLES = sql.SQL(
-    "d as materialized (select source_key, count(*)::int as rows, min(n) as kept from m"
-    " where source_key in (select source_key from m where source_key = key_before) group by source_key)"
-)
 
 
 @dataclass(frozen=True)
@@ -136,22 +131,22 @@ class EntityPlan:
 
         Gives how many keys are of each kind and how many rows each write really touched (`Applied`).
         """
-        return self._statement(_DOUBLES, self._against_partition, changes=True)
+        return self._statement(self._against_partition, changes=True)
 
     @cached_property
     def apply_fresh(self) -> sql.Composed:
         """As `apply`, for a partition that holds none of these keys: a first copy."""
-        return self._statement(_NEIGHBOURING_DOUBLES, self._as_new, changes=False)
+        return self._statement(self._as_new, changes=False)
 
-    def _statement(self, doubles: sql.SQL, judged: sql.Composed, *, changes: bool) -> sql.Composed:
+    def _statement(self, judged: sql.Composed, *, changes: bool) -> sql.Composed:
         parts = [
             sql.SQL("with m as materialized ({})").format(self._hashed),
-            doubles,
+            _DOUBLES,
             judged,
             self._insert,
             *((self._update, self._delete) if changes else ()),
             self._quarantine,
-            self._journal,
+            *((self._journal,) if changes else ()),
         ]
         counted = ["op_i", "op_u", "op_r", "op_n", "op_d", "op_a", "op_q"]
         counts = sql.SQL(", ").join(
@@ -171,10 +166,10 @@ class EntityPlan:
 
     @cached_property
     def _hashed(self) -> sql.Composed:
-        """The mapped rows with their number, the key before theirs, and their keyed digest (null for a refused row)."""
+        """The mapped rows with their number and their keyed digest (null for a refused row)."""
         return sql.SQL(
             """
-            select s.*, row_number() over () as n, lag(s.source_key) over () as key_before,
+            select s.*, row_number() over () as n,
                    case when s.alasan is null then
                      int8send(hash_record_extended(row({columns}, s.indikasi), %(seed)s::bigint)) end as row_hash
               from (with inbox as not materialized (select * from {inbox}) select * from ({select}) p offset 0) s
@@ -191,6 +186,8 @@ class EntityPlan:
 
     @cached_property
     def _against_partition(self) -> sql.Composed:
+        # parpol_id is the same in every row of the partition, but the primary key begins with it: without it each key
+        # of a small batch walks the whole index (550 keys against 52,000 rows: 3 s instead of 0.2 s).
         nothing = sql.SQL(", ").join([sql.SQL("null")] * len(self.columns))
         return sql.SQL(
             """
@@ -206,14 +203,15 @@ class EntityPlan:
                           else 'U' end as op
                 from m
                 left join d on d.source_key = m.source_key
-                left join {partition} t on t.source_key = m.source_key and m.alasan is null
+                left join {partition} t on t.parpol_id = %(parpol_id)s::smallint and t.source_key = m.source_key
+                                       and m.alasan is null
                where d.kept is null or d.kept = m.n
               union all
               select %(rows)s::bigint + row_number() over (), s.source_key, {nothing}, null, null, t.ctid, 1,
                      null, null,
                      case when t.source_key is not null and t.dihapus_pada is null then 'D' else 'A' end
                 from {signalled} s
-                left join {partition} t on t.source_key = s.source_key
+                left join {partition} t on t.parpol_id = %(parpol_id)s::smallint and t.source_key = s.source_key
                where not exists (select from m where m.source_key = s.source_key))
             """
         ).format(columns=self._names("m"), nothing=nothing, partition=self.partition, signalled=self.signalled)
@@ -322,6 +320,19 @@ class EntityPlan:
                group by (p - %(ordinal)s::bigint - 1) / {})
             """
         ).format(sql.Literal(JOURNAL_KEYS))
+
+    @cached_property
+    def journal_all(self) -> sql.Composed:
+        """A first copy's rows for the change feed, all at once: Sipol cannot see them before they are attached."""
+        return sql.SQL(
+            """
+            insert into connector.journal (batch_id, first_ordinal, parpol_id, entity, keys, ops)
+            select %(batch_id)s::bigint, min(p), %(parpol_id)s::smallint, %(entity)s::text, array_agg(source_key),
+                   repeat('U', count(*)::int)
+              from (select source_key, row_number() over () as p from {partition}) j
+             group by (p - 1) / {keys}
+            """
+        ).format(partition=self.partition, keys=sql.Literal(JOURNAL_KEYS))
 
     # SHA-256 over this slice's changes in the journal's order: operation, key, row digest.
     _digest = sql.SQL(

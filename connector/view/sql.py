@@ -99,7 +99,8 @@ class SqlView:
             if place is not None:
                 if place == before:
                     raise EntityHeld(
-                        shape.entity, "view_changed", f"the key of {shape.schema}.{shape.name} does not sort after itself",
+                        shape.entity, "view_changed",
+                        f"the key of {shape.schema}.{shape.name} does not sort after itself",
                         hint="a key of approximate numbers (FLOAT) cannot be walked: show it as text or a whole number",
                     )  # fmt: skip
                 condition = sa.and_(condition, ranges.up_to(columns, place))

@@ -16,7 +16,7 @@ _numbers = itertools.count()
 
 
 @pytest.fixture
-def lone_servers(start_server: Callable[..., Server]) -> Iterator[list[Server]]:
+def lone_servers() -> Iterator[list[Server]]:
     """What `lone_server` started; gone with the test."""
     started: list[Server] = []
     yield started
@@ -42,8 +42,8 @@ def make_workbench(
 ) -> Iterator[Callable[..., Workbench]]:
     """`make_workbench("alfa", "beta", people=300, capture="pull", server=...)`: parties with the kit installed.
 
-    `servers`: where parties by name live, if not all on one. `staging_via`, `source_via`: folders of the sockets
-    that daemons use instead of the servers' own (a proxy's).
+    `servers` and `captures`: where parties by name live and how they are followed, if not all alike. `staging_via`,
+    `source_via`: folders of the sockets that daemons use instead of the servers' own (a proxy's).
     """
     made: list[UjiParty] = []
     benches: list[Workbench] = []
@@ -52,18 +52,21 @@ def make_workbench(
         *names: str,
         people: int = 300,
         capture: str = "pull",
+        captures: Mapping[str, str] | None = None,
         server: Server | None = None,
         servers: Mapping[str, Server] | None = None,
         limits: dict[str, object] | None = None,
         layout: Layout = MEMBERS,
+        encoding: str = "UTF8",
         source_via: str = "",
         staging_via: str = "",
     ) -> Workbench:
         parties = []
         for place, name in enumerate(names or ("uji",)):
             host = (servers or {}).get(name) or server or request.getfixturevalue("pg18")
-            database = new_name(host, name)
-            made.append(UjiParty(name, place + 1, host, database, capture, limits or {}, layout=layout, via=source_via))
+            database = new_name(host, name, encoding)
+            way = (captures or {}).get(name, capture)
+            made.append(UjiParty(name, place + 1, host, database, way, limits or {}, layout=layout, via=source_via))
             made[-1].install(people)
             parties.append(made[-1])
         bench = Workbench(tmp_path, staging_dsn, parties, via=staging_via)

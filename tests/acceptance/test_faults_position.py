@@ -61,9 +61,7 @@ def test_of_two_adjacent_transactions_the_second_is_not_taken_for_the_first(
     adjacent, rows = False, 0
     while not adjacent:
         assert rows < PEOPLE, "somebody else's log always came between"
-        bench.arm("after_commit", "hold")
-        party.run(LONGER, (rows + 1,))
-        bench.await_reached("after_commit", "hold")
+        bench.hold("after_commit", "uji", LONGER, (rows + 1,))
         adjacent = bench.position("uji") == party.log_end()
         party.run(LONGER, (rows + 2,))
         rows += 2
@@ -178,9 +176,7 @@ def test_a_slot_moved_between_two_peeks_is_noticed(make_workbench: Make) -> None
     party = bench.parties["uji"]
     bench.start(failpoints=bench.armed(["after_confirm"], "hold"))
     bench.await_caught_up("uji")
-    bench.arm("after_confirm", "hold")
-    party.run(LONGER, (1,))
-    bench.await_reached("after_confirm", "hold")
+    bench.hold("after_confirm", "uji", LONGER, (1,))
     party.run(LONGER, (2,))
     party.run("select pg_replication_slot_advance(%s, pg_current_wal_lsn())", (party.slot,))
     party.run(LONGER, (3,))
@@ -268,9 +264,7 @@ def test_a_daemon_that_slept_through_its_own_replacement_writes_nothing(make_wor
     party = bench.parties["uji"]
     first = bench.start(failpoints=bench.armed(["before_begin"], "hold"))
     bench.await_caught_up("uji")
-    bench.arm("before_begin", "hold")
-    party.run(LONGER, (1,))
-    bench.await_reached("before_begin", "hold")
+    bench.hold("before_begin", "uji", LONGER, (1,))
     os.kill(first.worker_pid("uji"), signal.SIGSTOP)
     with bench.staging() as conn:
         conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'connector uji'")
@@ -292,9 +286,7 @@ def test_a_batch_of_an_older_epoch_is_refused(make_workbench: Make) -> None:
     bench = make_workbench("uji", people=PEOPLE)
     daemon = bench.start(failpoints=bench.armed(["before_begin"], "hold"))
     bench.await_caught_up("uji")
-    bench.arm("before_begin", "hold")
-    bench.parties["uji"].run(LONGER, (1,))
-    bench.await_reached("before_begin", "hold")
+    bench.hold("before_begin", "uji", LONGER, (1,))
     entries = len(bench.entries("uji"))
     with bench.staging() as conn:
         conn.execute("update connector.source_offset set epoch = epoch + 1")
@@ -347,15 +339,12 @@ def test_a_source_that_crashes_right_after_our_confirm_repeats_and_nothing_is_do
     """Row 81: the slot's place is not on disk at once; after an immediate stop it may stand earlier."""
     server = lone_server()
     bench = make_workbench("uji", people=PEOPLE, capture=capture, server=server)
-    party = bench.parties["uji"]
     daemon = bench.start(failpoints=bench.armed(["after_confirm"], "hold"))
     bench.await_caught_up("uji")
     before = bench.totals("uji", "anggota")
     rows = 0
     for member in (1, 2, 3):
-        bench.arm("after_confirm", "hold")
-        party.run(LONGER, (member,))
-        bench.await_reached("after_confirm", "hold")
+        bench.hold("after_confirm", "uji", LONGER, (member,))
         server.stop("immediate")
         bench.release("after_confirm", "hold")
         server.launch()

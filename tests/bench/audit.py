@@ -18,6 +18,7 @@ import psycopg
 from connector.audit import log, merkle, sequencer, tree
 from connector.audit.entry import GENESIS, chain_hash, compose
 from connector.audit.sequencer import Known, Signing
+from connector.audit.tiles import subtrees
 from connector.embedded import Server, wheel_binaries
 from connector.ops import audit as ops
 from connector.staging import migrate, session
@@ -85,7 +86,7 @@ def grow(conn: psycopg.Connection, size: int) -> None:
     frontier = merkle.Frontier()
     kept: list[tuple[int, int, bytes]] = []
     for leaf in tree.leaves(conn):
-        kept.extend(sequencer.subtrees(frontier.size + 1, frontier.append(leaf.hash)))
+        kept.extend(subtrees(frontier.size + 1, frontier.append(leaf.hash)))
     conn.cursor().executemany("insert into audit.subtree (level, idx, hash) values (%s, %s, %s)", kept)
     conn.execute("analyze audit.leaf; analyze audit.subtree")
 
@@ -102,9 +103,8 @@ def prove(conn: psycopg.Connection, size: int) -> None:
         leaf = next(iter(list(tree.leaves(conn, index, index + 1))))
         assert merkle.includes(leaf.hash, index, size, proof, root)
     took.sort()
-    say(
-        f"inclusion proof       {took[PROOFS // 2]:12.1f} ms   (p95 {took[PROOFS * 95 // 100]:.1f} ms at {size:,}; at most 50)"
-    )
+    p95 = took[PROOFS * 95 // 100]
+    say(f"inclusion proof       {took[PROOFS // 2]:12.1f} ms   (p95 {p95:.1f} ms at {size:,}; at most 50)")
 
 
 def append(conn: psycopg.Connection, count: int = 2_000) -> None:

@@ -128,7 +128,7 @@ class Peer:
 
     def has(self, versions: int) -> bool:
         with psycopg.connect(self._target.dsn("peer"), autocommit=True) as conn:
-            return one(conn, "select sum(versi) from public.kader") == versions
+            return bool(one(conn, "select sum(versi) from public.kader") == versions)
 
 
 class Ours:
@@ -183,7 +183,7 @@ class Ours:
 
     def streaming(self) -> bool:
         with psycopg.connect(self._staging.dsn(self._database), autocommit=True) as conn:
-            return one(conn, "select state from connector.entity where entity = 'anggota'") == "streaming"
+            return bool(one(conn, "select state from connector.entity where entity = 'anggota'") == "streaming")
 
     def updated(self, count: int) -> bool:
         with psycopg.connect(self._staging.dsn(self._database), autocommit=True) as conn:

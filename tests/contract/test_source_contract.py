@@ -38,6 +38,11 @@ create table kader (id text primary key, nama text);
 create table papan (papan int, orang text, jabatan text, primary key (orang, papan));
 create table kerja (kerja_id int primary key, nama text);
 create table wilayah (kode text primary key, nama text);
+create table bagian (id int not null, tahun int not null, isi text, primary key (id, tahun)) partition by list (tahun);
+create table bagian_1 (isi text, buang int, tahun int not null, id int not null, primary key (id, tahun));
+alter table bagian_1 drop column buang;
+alter table bagian attach partition bagian_1 for values in (1);
+create table bagian_2 partition of bagian for values in (2);
 create table lain (id int primary key, isi text);
 create view v_anggota as select id, nama from kader;
 """
@@ -46,6 +51,7 @@ KIT_TABLES = (
     KitTable("public", "papan", ("papan", "orang")),
     KitTable("public", "kerja", ("kerja_id",)),
     KitTable("public", "wilayah"),
+    KitTable("public", "bagian", ("id",)),
 )
 ROUTES: Routes = {
     ("public", "kader"): (Route("anggota", key=(("id", "id"),)),),
@@ -53,6 +59,7 @@ ROUTES: Routes = {
     ("public", "papan"): (Route("pengurus", key=(("papan", "papan"), ("orang", "orang"))),),
     ("public", "kerja"): (Route("anggota", match=(("kerja_id", "kerja_id"),)),),
     ("public", "wilayah"): (Route("kantor"),),
+    ("public", "bagian"): (Route("dokumen", key=(("id", "id"),)),),
 }
 KERJA = Match("anggota", ("kerja_id",))
 _numbers = count()
@@ -148,7 +155,7 @@ def install(server: Server, database: str) -> Iterator[Party]:
 @contextmanager
 def fresh(prepared: Party, capture: str) -> Iterator[Party]:
     """Empty tables, and a slot that begins here."""
-    prepared.dba.execute("truncate kader, papan, kerja, wilayah, lain")
+    prepared.dba.execute("truncate kader, papan, kerja, wilayah, bagian, lain")
     drop_slot(prepared)
     prepared.ask(f"select pg_create_logical_replication_slot('{prepared.slot}', 'pgoutput')")
     party = Party(prepared.server, prepared.database, prepared.reader, prepared.slot, prepared.dba, capture)
@@ -241,6 +248,47 @@ def test_every_kind_of_change_names_the_keys_it_touches(party: Party) -> None:
     assert own(found, "anggota") == {"baru", "b", "c", "c2", "d"}
     assert own(found, "pengurus") == {"9|a", "2|a", "1|a"}
     assert not whole(found)
+
+
+def test_keys_that_change_places_are_all_named(party: Party) -> None:
+    """A swap through a third key, and a range that moves: no row is lost on the way."""
+    party.run("insert into kader values ('a', 'A'), ('b', 'B')")
+    party.run("insert into papan select g, 'x', '' from generate_series(1, 5) g")
+    source = party.open()
+    collect(party, source)
+    with party.other() as conn:
+        for old, new in (("a", "sementara"), ("b", "a"), ("sementara", "b")):
+            conn.execute("update kader set id = %s where id = %s", (new, old))
+        conn.execute("update papan set papan = papan + 5")
+        conn.commit()
+    found = collect(party, source)
+    assert own(found, "anggota") == {"a", "b", "sementara"}
+    assert own(found, "pengurus") == {f"{number}|x" for number in range(1, 11)}
+
+
+def test_large_values_and_full_identities_name_the_key_all_the_same(party: Party) -> None:
+    """An update of another column leaves a large value out of the log: with keys only there is nothing to lose."""
+    party.run("alter table kader alter column nama set storage external")
+    party.run("insert into kader values ('a', repeat('x', 9000)), ('b', repeat('y', 9000))")
+    source = party.open()
+    collect(party, source)
+    party.run("update kader set id = 'a2' where id = 'a'")
+    party.run("update kader set nama = nama where id = 'b'")
+    found = collect(party, source)
+    assert own(found, "anggota") == {"a", "a2", "b"}
+    assert not whole(found)
+
+
+def test_rows_of_a_partitioned_table_are_its_roots(party: Party) -> None:
+    """Whatever order of columns a partition has; a row that moves to another one keeps its key."""
+    source = party.open()
+    party.run("insert into bagian values (1, 1, 'a'), (2, 2, 'b')")
+    party.run("update bagian set tahun = 2 where id = 1")
+    party.run("delete from bagian where id = 2")
+    found = collect(party, source)
+    assert keys(found, "dokumen") == ["1", "2"]
+    party.run("truncate bagian")
+    assert whole(collect(party, source)) == {"dokumen"}
 
 
 def test_a_joined_tables_change_names_its_values_and_its_deletion_the_whole_entity(party: Party) -> None:

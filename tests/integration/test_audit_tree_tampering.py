@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from connector.audit import log, note, sequencer, tree
-from connector.audit.entry import GENESIS, chain_hash, decode
+from connector.audit.entry import GENESIS, chain_hash, compose, decode
 from connector.audit.note import Checkpoint
 from connector.audit.sequencer import Known, Signing
 from connector.embedded import Server
@@ -76,11 +76,11 @@ def rechain(conn: psycopg.Connection, party: str, change: Callable[[int, dict[st
     conn.execute("delete from audit.entry where party = %s", (party,))
     previous, seq = GENESIS, 0
     for entry in kept:
-        body = dict(decode(entry.body))
+        body: dict[str, object] = dict(decode(entry.body))
         if not change(entry.seq, body):
             continue
         seq += 1
-        again = log.compose(body, party, seq, previous, entry.at)
+        again = compose(body, party, seq, previous, entry.at)
         digest = chain_hash(previous, again)
         conn.execute(
             "insert into audit.entry (party, seq, body, prev_hash, hash, at) values (%s, %s, %s, %s, %s, %s)",
@@ -138,7 +138,8 @@ def test_an_entry_taken_out_of_a_chain_and_the_tree_is_found(conn: psycopg.Conne
     releaf(conn)
     said = found(conn, signing(anchor))
     assert said[0].startswith("beta#30: its positions begin at 0/1E")
-    assert said[1].startswith("checkpoint 100: the leaves do not give the root that was signed")
+    assert said[1] == "leaf 299: the leaf is missing: the sequencer had taken in 300"
+    assert said[2].startswith("checkpoint 100: the leaves do not give the root that was signed")
 
 
 def test_checkpoints_made_anew_without_the_key_are_found(conn: psycopg.Connection, anchor: Path) -> None:
@@ -164,10 +165,10 @@ def test_the_log_cut_off_with_everything_about_it_is_missed_by_the_anchor(
     conn: psycopg.Connection, anchor: Path
 ) -> None:
     conn.execute("delete from audit.checkpoint where size > 100")
-    kept = dict(conn.execute("select party, max(seq) from audit.leaf where idx < 100 group by party").fetchall())
+    last = conn.execute("select party, max(seq) from audit.leaf where idx < 100 group by party").fetchall()
     conn.execute("delete from audit.leaf where idx >= 100")
     conn.execute("delete from audit.subtree")
-    for party, seq in kept.items():
+    for party, seq in last:
         conn.execute("delete from audit.entry where party = %s and seq > %s", (party, seq))
         rechain(conn, party, lambda *_: True)
     said = found(conn, signing(anchor))

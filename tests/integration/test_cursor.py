@@ -1,4 +1,4 @@
-"""A cursor meets rows that rise, that commit late or share a value; deletes and NULLs it leaves to the diff beside it."""
+"""A cursor meets rows that rise, commit late or share a value; deletes and NULLs are the diff's beside it."""
 
 from __future__ import annotations
 
@@ -152,7 +152,8 @@ def test_a_column_that_no_view_has_is_refused(followers: Followers) -> None:
     ("value", "before"),
     [
         (100, 95), (2.5, -2.5), ("100", "95"), ("2026-01-01 00:00:03", "2025-12-31 23:59:58"),
-        ("2026-01-01T00:00:10.5+07:00", "2026-01-01T00:00:05.500000+07:00"), ("0000-00-00 00:00:00", "0000-00-00 00:00:00"),
+        ("2026-01-01T00:00:10.5+07:00", "2026-01-01T00:00:05.500000+07:00"),
+        ("0000-00-00 00:00:00", "0000-00-00 00:00:00"),
         (b"\x00\x00\x01\x00", b"\x00\x00\x00\xfb"), (b"\x00\x02", b"\x00\x00"), ("abc", "abc"),
     ],
 )  # fmt: skip

@@ -40,8 +40,7 @@ def conn(staging_dsn: str) -> Iterator[psycopg.Connection]:
 
 
 def settle(conn: psycopg.Connection) -> None:
-    while not findings.step(conn).idle:
-        pass
+    findings.settle(conn)
 
 
 def put(conn: psycopg.Connection, *members: Member) -> None:

@@ -32,8 +32,10 @@ def mapper(staging_server: Server, staging_template: str) -> Iterator[Mapper]:
         yield Mapper(conn)
 
 
-def columns_of(mapped: Mapped, reason: str) -> list[str]:
-    return [column for code, column in mapped.reasons if code == reason]
+def one(mapper: Mapper, query: str) -> tuple[Any, ...]:
+    row = mapper.conn.execute(query.encode()).fetchone()
+    assert row is not None
+    return row
 
 
 def test_a_good_row_has_no_reason_and_no_finding(mapper: Mapper) -> None:
@@ -289,7 +291,7 @@ def test_a_date_that_means_unknown_is_an_empty_date(mapper: Mapper) -> None:
 
 
 def test_a_birth_date_before_1900_or_in_the_future_is_refused(mapper: Mapper) -> None:
-    today = date.today()
+    today = database_today(mapper)
     rows = {"1899-12-31": True, "1900-01-01": False, (today + timedelta(days=2)).isoformat(): True}
     for cell, refused in rows.items():
         mapped = mapper.member(row={"lahir": cell})
@@ -414,18 +416,24 @@ def test_the_words_of_an_occupation_are_found_however_its_text_is_made(mapper: M
         )
 
 
-def years_ago(years: int, days: int = 0) -> date:
-    today = date.today()
-    return date(today.year - years, today.month, min(today.day, 28)) + timedelta(days=days)
+def database_today(mapper: Mapper) -> date:
+    """The date that the program goes by."""
+    today = one(mapper, "select current_date")[0]
+    assert isinstance(today, date)
+    return today
+
+
+def years_before(today: date, years: int) -> date:
+    return date(today.year - years, today.month, min(today.day, 28))
 
 
 @pytest.mark.parametrize(("status", "found"), [("B", True), (None, True), ("S", False), ("P", False)])
 def test_under_seventeen_and_never_married_is_a_finding(mapper: Mapper, status: str | None, found: bool) -> None:
-    born = years_ago(16)
+    born = years_before(database_today(mapper), 16)
     nik = f"327301{born.day + 40:02}{born:%m%y}0007"
     mapped = mapper.member(row={"lahir": born.isoformat(), "nik": nik, "kawin": status})
     assert mapped.findings == (("INDIKASI_USIA",) if found else ())
-    grown = years_ago(18)
+    grown = years_before(database_today(mapper), 18)
     assert mapper.member(row={"lahir": grown.isoformat(), "kawin": status}).findings == ("NIK_TANGGAL",)
 
 
@@ -516,8 +524,8 @@ def test_a_region_that_is_not_in_the_list_is_refused(
 def test_a_former_code_becomes_the_current_one_and_both_are_kept(mapper: Mapper) -> None:
     old, new = one(
         mapper,
-        "select kode_lama, kode_baru from staging.ref_wilayah_lama where length(kode_lama) = 8 and length(kode_baru) = 8"
-        " order by 1 limit 1",
+        "select kode_lama, kode_baru from staging.ref_wilayah_lama"
+        " where length(kode_lama) = 8 and length(kode_baru) = 8 order by 1 limit 1",
     )
     mapped = mapper.member(row={"kel": old.replace(".", "")})
     assert mapped.values["kode_kecamatan"] == new
@@ -526,12 +534,6 @@ def test_a_former_code_becomes_the_current_one_and_both_are_kept(mapper: Mapper)
     below = mapper.member(row={"kel": old.replace(".", "") + "9999"})
     assert below.values["kode_kecamatan"] == new
     assert {"WILAYAH_LAMA", "KELURAHAN_TIDAK_DIKENAL"} <= set(below.findings)
-
-
-def one(mapper: Mapper, query: str) -> tuple[Any, ...]:
-    row = mapper.conn.execute(query.encode()).fetchone()
-    assert row is not None
-    return row
 
 
 NAMES_RULE = "{region: names, province: prov, city: kota, district: kec, village: kel}"
@@ -614,13 +616,13 @@ def test_every_region_is_found_by_its_own_names(mapper: Mapper) -> None:
         select count(*), count(*) filter (where kode_kecamatan = left(source_key, 8)),
                count(*) filter (where kode_kelurahan = source_key), count(*) filter (where kode_kelurahan <> source_key)
           from ({compiled.select}) m"""
-    read, districts, villages, wrong = conn.execute(query.encode(), compiled.params).fetchone() or ()
+    found = conn.execute(query.encode(), compiled.params).fetchone()
+    assert found is not None
+    read, districts, villages, wrong = found
     assert read == districts == 83_762
     assert wrong == 0
-    assert (
-        read - villages
-        == one(mapper, "select count(*) from staging.ref_wilayah where tingkat = 4 and not nama_tunggal")[0]
-    )
+    shared = one(mapper, "select count(*) from staging.ref_wilayah where tingkat = 4 and not nama_tunggal")[0]
+    assert read - villages == shared
 
 
 def test_a_bps_code_is_looked_up_in_the_bridge_and_nowhere_else(mapper: Mapper) -> None:
@@ -775,7 +777,7 @@ def test_a_decree_of_tomorrow_is_a_finding(mapper: Mapper) -> None:
         "tingkat": "{const: PUSAT}", "nomor_sk": "no", "tanggal_sk": "{from: tgl, date: YYYY-MM-DD}",
         "status": "{const: AKTIF}",
     }  # fmt: skip
-    future = (date.today() + timedelta(days=5)).isoformat()
+    future = (database_today(mapper) + timedelta(days=5)).isoformat()
     assert mapper.entity("kepengurusan", rules, {"id": "1", "no": "1", "tgl": future}).findings == ("TANGGAL_SK_DEPAN",)
     assert mapper.entity("kepengurusan", rules, {"id": "1", "no": "1", "tgl": "2024-01-01"}).findings == ()
 

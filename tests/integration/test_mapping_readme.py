@@ -1,4 +1,4 @@
-"""schemas/README.md says what the program does: each example in it is run, each code and column in it is the contract's."""
+"""schemas/README.md says what the program does: its examples are run, its codes and columns are the contract's."""
 
 from __future__ import annotations
 

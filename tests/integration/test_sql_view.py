@@ -93,7 +93,8 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 PEOPLE = """
 create table orang (id integer primary key, nama varchar(60), cabang integer);
-insert into orang values (1, 'SITI', 1), (2, 'BU''DI', null), (3, NULL, 3), (10, 'tab\tbaris\nbalik\\\\', 1), (-5, '', 2);
+insert into orang values (1, 'SITI', 1), (2, 'BU''DI', null), (3, NULL, 3), (10, 'tab\tbaris\nbalik\\\\', 1),
+  (-5, '', 2);
 create view v_orang as select id, nama, cabang from orang;
 """
 
@@ -158,7 +159,8 @@ def test_a_refused_row_stops_no_other(sqlite: Place) -> None:
     sqlite.run(
         """
 create table buruk (id integer primary key, isi);
-insert into buruk values (1, 'baik'), (2, cast(x'ff41' as text)), (3, 'nol' || char(0) || 'x'), (4, printf('%.*c', 200, 'x'));
+insert into buruk values (1, 'baik'), (2, cast(x'ff41' as text)), (3, 'nol' || char(0) || 'x'),
+  (4, printf('%.*c', 200, 'x'));
 insert into buruk values (5, x'00ff'), (6, 3273015512950007.0), (7, 9223372036854775807);
 create view v_buruk as select id, isi from buruk;
 """
@@ -225,12 +227,12 @@ def test_a_dsn_that_is_no_url_says_what_one_looks_like() -> None:
 MARIA_TYPES = """
 create table jenis (
   id bigint unsigned primary key, kartu int(10) zerofill, uang decimal(12,2) zerofill, bulat tinyint, bit9 bit(9),
-  biner varbinary(8), tgl date, saat datetime(3), cap timestamp null, jam time, tahun year, pilih enum('a','b'), nama varchar(40),
-  angka double);
+  biner varbinary(8), tgl date, saat datetime(3), cap timestamp null, jam time, tahun year, pilih enum('a','b'),
+  nama varchar(40), angka double);
 set sql_mode = '';
 insert into jenis values
-  (18446744073709551615, 42, 1.5, -1, b'100000001', x'00ff', '0000-00-00', '2025-00-15 01:02:03.004', '2026-01-02 10:00:00',
-   '-838:59:59', 2026, 'b', 'José', 0.1),
+  (18446744073709551615, 42, 1.5, -1, b'100000001', x'00ff', '0000-00-00', '2025-00-15 01:02:03.004',
+   '2026-01-02 10:00:00', '-838:59:59', 2026, 'b', 'José', 0.1),
   (9223372036854775809, 0, 0, 0, b'0', '', '1990-08-15', null, null, '00:00:00', 0, '', '', 1e20);
 create view v_jenis as select * from jenis;
 """
@@ -351,7 +353,7 @@ def test_a_reader_without_rights_is_told_so(mariadb: MariaDb, maria: Place) -> N
         SqlView(mariadb.url("", reader), OPTIONS, 1000)
 
 
-def test_a_statement_that_takes_too_long_is_stopped(mariadb: MariaDb, maria: Place) -> None:
+def test_a_statement_that_takes_too_long_is_stopped(maria: Place) -> None:
     maria.run("create view v_lama as select 1 as id, sleep(20) as nama")
     with closing(SqlView(maria.url, Options("test", statement_timeout_s=0.2), 1000)) as view:
         shape = maria.shape(view, "v_lama", ["id"], ["nama"])

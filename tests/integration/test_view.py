@@ -296,6 +296,33 @@ def test_keys_that_a_language_holds_for_equal_stay_together(pg15: Server) -> Non
     drop(pg15, database, reader)
 
 
+def test_a_key_that_brings_its_own_order_is_refused_before_it_loses_rows(pg15: Server) -> None:
+    """Sorted by citext's order and gone on from by text's, a copy would pass `B` by on its way from `a` to `c`."""
+    database, reader = prepare(pg15)
+    with schema_in(pg15, database, reader) as party:
+        party.run(
+            "create extension citext schema public",
+            "create table kader (id citext primary key, nomor int)",
+            "insert into kader values ('a', 1), ('B', 2), ('c', 3)",
+            "create view v as table kader",
+            "create view w as select id::text as id, nomor from kader",
+        )
+        with party.open() as view:
+            shape = party.shape(view, ["id"], "nomor")
+            for read in (
+                lambda: copied(view, shape, 1),
+                lambda: fetched(view, shape, "a"),
+                lambda: list(view.matching(shape, ["id"], [["a"]])),
+            ):
+                with pytest.raises(EntityHeld) as caught:
+                    read()
+                assert caught.value.reason == "view_changed"
+                assert caught.value.hint == "show it as text in the view: id::text"
+                view.end()
+            assert len(good(copied(view, party.shape(view, ["id"], name="w"), 1))) == 3
+    drop(pg15, database, reader)
+
+
 def test_rows_with_a_null_in_their_key_are_apart_from_the_copy_and_not_lost(party: Party) -> None:
     party.run(
         "create view v as select * from (values (1, 'a', 'x'), (null, 'b', 'y'), (3, null, 'z'), (null, null, 'w'))"
@@ -379,6 +406,86 @@ def test_values_arrive_byte_for_byte(party: Party) -> None:
         shape = party.shape(view, ["id"], "isi")
         assert sorted(good(copied(view, shape, 7)), key=lambda row: int(row[0] or 0)) == expected
         assert sorted(fetched(view, shape, *map(str, range(100))), key=lambda row: int(row[0] or 0)) == expected
+
+
+# Each type's text, by a first copy and by a re-read, with the session settings of `STRANGE` in the way.
+MATRIX = {
+    "'9171015505900001'::text": "9171015505900001",
+    "9223372036854775807": "9223372036854775807",
+    "1e400::numeric": "1" + "0" * 400,
+    "'NaN'::numeric": "NaN",
+    "1.10::numeric": "1.10",
+    "0.0000000001::numeric(38,10)": "0.0000000001",
+    "0.1::float8": "0.1",
+    "0.1::float4": "0.1",
+    "'-Infinity'::float8": "-Infinity",
+    "true": "t",
+    "'ab'::char(4)": "ab  ",
+    "'infinity'::date": "infinity",
+    "'0044-03-15 BC'::date": "0044-03-15 BC",
+    "'10000-01-01'::date": "10000-01-01",
+    "'2025-12-31 23:59:60'::timestamp": "2026-01-01 00:00:00",
+    "'2025-03-30 02:30:00 Europe/Berlin'::timestamptz": "2025-03-30 01:30:00+00",
+    "'2025-01-01 07:00:00+07'::timestamptz": "2025-01-01 00:00:00+00",
+    "'24:00:00+07'::timetz": "24:00:00+07",
+    "'1 year 2 days 3 hours'::interval": "P1Y2DT3H",
+    "'\\x00ff'::bytea": "\\x00ff",
+    "'null'::jsonb": "null",
+    '\'{"b": 1.10, "a": 12345678901234567890, "b": 2}\'::jsonb': '{"a": 12345678901234567890, "b": 2}',
+    '\'{"b": 1, "b": 2}\'::json': '{"b": 1, "b": 2}',
+    "'[2:3]={1,NULL}'::int[]": "[2:3]={1,NULL}",
+    "'{}'::text[]": "{}",
+    "array['a,b', 'c\"d', '', null, 'NULL']": '{"a,b","c\\"d","",NULL,"NULL"}',
+    "'10.0.0.1/8'::inet": "10.0.0.1/8",
+    "row(1, 'a b', null)::text": '(1,"a b",)',
+    "null::int": None,
+    "''::text": "",
+}
+
+
+def test_a_value_of_any_type_is_the_same_text_by_copy_and_by_re_read(party: Party) -> None:
+    columns = ", ".join(f"{expression} as c{place}" for place, expression in enumerate(MATRIX))
+    party.run(f"create view v as select 1 as id, {columns}")
+    party.run(*(f"alter role {party.reader} set {name} = '{value}'" for name, value in STRANGE.items()))
+    try:
+        with party.open() as view:
+            shape = party.shape(view, ["id"], *(f"c{place}" for place in range(len(MATRIX))))
+            copy, re_read = good(copied(view, shape, 10)), fetched(view, shape, "1")
+    finally:
+        party.run(f"alter role {party.reader} reset all")
+    assert dict(zip(MATRIX, copy[0][1:], strict=True)) == MATRIX
+    assert re_read == copy
+
+
+def test_types_of_the_same_name_in_two_schemas_and_new_words_of_an_enum(party: Party) -> None:
+    party.run(
+        f"create schema {party.schema}_lain",
+        "create type suasana as enum ('senang')",
+        f"create type {party.schema}_lain.suasana as enum ('sedih')",
+        f"create domain {party.schema}_lain.nyata as {party.schema}_lain.suasana",
+        f"grant usage on schema {party.schema}_lain to {party.reader}",
+        f"create table kader (a suasana, b {party.schema}_lain.suasana, c {party.schema}_lain.nyata)",
+        "alter table kader add primary key (a, b, c)",
+        "create view v as table kader",
+        "insert into kader values ('senang', 'sedih', 'sedih')",
+    )
+    with party.open() as view:
+        shape = party.shape(view, ["a", "b", "c"])
+        assert fetched(view, shape, "senang|sedih|sedih") == [("senang", "sedih", "sedih")]
+        party.run(f"alter type {party.schema}_lain.suasana add value 'biasa'")
+        party.run("insert into kader values ('senang', 'biasa', 'biasa')")
+        assert fetched(view, shape, "senang|biasa|biasa", "senang|sedih|biasa") == [("senang", "biasa", "biasa")]
+        assert len(good(copied(view, shape, 1))) == 2
+
+
+def test_a_view_that_chatters_is_not_listened_to(party: Party) -> None:
+    party.run(
+        "create function ramai() returns int language plpgsql as $$ begin"
+        " for i in 1..20000 loop raise notice '%', repeat('x', 1000); raise warning 'y'; end loop; return 1; end $$",
+        "create view v as select ramai() as id",
+    )
+    with party.open() as view:
+        assert fetched(view, party.shape(view, ["id"]), "1") == [("1",)]
 
 
 def test_a_cell_of_ten_megabytes_costs_its_own_row_only(party: Party) -> None:

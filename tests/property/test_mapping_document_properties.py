@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from hypothesis import example, given, settings
@@ -15,6 +16,8 @@ from connector.errors import MappingError
 from connector.mapping.document import loads
 from connector.mapping.program import ProgramOptions, compile_entity
 from connector.resources import schema_path
+
+Made = TypeVar("Made")
 
 # Every scalar as text, as the reader takes it.
 FILES = (
@@ -36,19 +39,23 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 
 def loaded_or_refused(content: bytes) -> None:
-    try:
-        document = loads(content, "uji.yaml")
-    except MappingError as error:
-        assert error.problems
-        for problem in error.problems:
+    document, refusal = attempt(lambda: loads(content, "uji.yaml"))
+    if refusal is not None:
+        assert refusal.problems
+        for problem in refusal.problems:
             assert re.match(r"uji\.yaml(:\d+:\d+)?: \S", problem), problem
             assert problem.isprintable()
-        return
-    for entity in document.entities:
-        try:
-            compile_entity(document, entity, ProgramOptions(1))
-        except MappingError as error:
-            assert "needs a rule for `nik`" in str(error)
+    for entity in document.entities if document else ():
+        assert document is not None
+        _, refusal = attempt(lambda name=entity: compile_entity(document, name, ProgramOptions(1)))  # type: ignore[misc]
+        assert refusal is None or "needs a rule for `nik`" in str(refusal)
+
+
+def attempt(action: Callable[[], Made]) -> tuple[Made | None, MappingError | None]:
+    try:
+        return action(), None
+    except MappingError as error:
+        return None, error
 
 
 @settings(deadline=None, max_examples=200)

@@ -1,4 +1,4 @@
-"""The compiled program is text and parameters: nothing of a mapping file stands in the SQL, and the same file gives the same."""
+"""The compiled program is text and parameters: nothing of a mapping file stands in its SQL."""
 
 from __future__ import annotations
 

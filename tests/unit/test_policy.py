@@ -34,6 +34,7 @@ EXPECTED: dict[type[ConnectorError], Reaction] = {
     errors.StagingIncompatible: RETRY,
     errors.Fenced: RETRY,
     errors.StaleRead: RETRY,
+    errors.Unanchored: RETRY,
     errors.AuditBroken: HALT,
 }
 

@@ -56,6 +56,11 @@ def test_an_audit_entry_names_a_key_by_a_keyed_digest() -> None:
     assert public({"reason": "NIK_DATE"}, "anggota", KEYS) == {"reason": "NIK_DATE"}
 
 
+def test_an_audit_entry_of_a_person_s_request_says_how_many_rows_and_nothing_of_the_person() -> None:
+    args = public({"keys": ["1", "2"], "nik": "3273015512950007", "reason": "permohonan 1"}, "anggota", KEYS)
+    assert args == {"rows": 2, "reason": "permohonan 1"}
+
+
 def test_a_key_s_digest_depends_on_key_entity_and_secret() -> None:
     digests = {
         KEYS.key_digest("anggota", "1"),

@@ -70,6 +70,12 @@ class CursorLeg:
     def _follows(self, view: PolledView) -> bool:
         return self._reader.look(view) and self._reader.has(view, self._column)
 
+    def resume(self, handed: int) -> None:
+        """What was seen is in staging, whatever the number."""
+
+    def applied(self, handed: int) -> None:
+        """What was seen moved with the batch."""
+
     def round(self) -> Iterator[Found]:
         """Look once at every view that has the column; the others are left to the diff."""
         for view in self._views:

@@ -92,6 +92,12 @@ class Diff:
                 return
             after = stretch.last
 
+    def resume(self, handed: int) -> None:
+        """What was seen is in staging, whatever the number."""
+
+    def applied(self, handed: int) -> None:
+        """What was seen moved with the batch."""
+
     def round(self) -> Iterator[Found]:
         """Compare every view once. What is yielded must be applied before more is asked for."""
         for view in self._views:

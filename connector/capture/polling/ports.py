@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol
 
-from connector.capture.signals import KeySet
+from connector.capture.signals import KeySet, Match
 from connector.events import Bucket, Note
 
 
@@ -107,6 +107,8 @@ class Found:
 
     keys: Mapping[str, KeySet] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
+    matches: Mapping[Match, KeySet] = field(default_factory=dict)
+    whole: frozenset[str] = frozenset()
 
 
 class Leg(Protocol):
@@ -118,7 +120,13 @@ class Leg(Protocol):
     def learn(self) -> None:
         """Remember how things are now. Only before a history begins: a copy of everything follows."""
 
+    def resume(self, handed: int) -> None:
+        """Go on after hand-over `handed`. Raises `PositionLost` where that cannot be."""
+
     def round(self) -> Iterator[Found]:
         """Look once. What is found must be applied before the iterator is asked for more."""
+
+    def applied(self, handed: int) -> None:
+        """What was last found is in staging, as hand-over `handed`."""
 
     def close(self) -> None: ...

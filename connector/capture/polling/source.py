@@ -55,6 +55,9 @@ class PollSource:
                 f" this is {self.identity.slot} of {self.identity.system}",
                 hint="if the way of capture was changed on purpose: `connector resync PARTY`",
             )
+        else:
+            for leg in self._legs:
+                leg.resume(stored.ordinal)
 
     @property
     def start(self) -> Position:
@@ -96,10 +99,12 @@ class PollSource:
     def _signals(self, found: Found) -> Signals:
         self._handed += 1
         position = Position(self._handed, _text(self.identity, self._handed))
-        return Signals(position, found.keys, {}, frozenset(), (), 0, None, None, notes=found.notes)
+        return Signals(position, found.keys, found.matches, found.whole, (), 0, None, None, notes=found.notes)
 
     def confirm(self, position: Position) -> None:
-        """Nothing is kept for us at the party."""
+        """What was handed over is applied: its leg may forget it at the party."""
+        if self._running is not None and position.ordinal == self._handed:
+            self._legs[self._running[0]].applied(position.ordinal)
 
     def lag_bytes(self) -> int:
         return 0

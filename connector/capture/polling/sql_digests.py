@@ -13,7 +13,7 @@ from connector.capture.polling.cursor import earlier
 from connector.capture.polling.ports import Page, PolledView, Seen, Stretch, Total
 from connector.events import key_parts, source_key
 from connector.sqldb import ranges
-from connector.sqldb.cells import Cell, copy_row
+from connector.sqldb.cells import Cell
 from connector.sqldb.engines import Options, Row
 from connector.sqldb.session import SqlSession
 
@@ -52,11 +52,12 @@ class SqlDigests:
 
     def _fold(self, view: PolledView, after: str | None, upto: str | None) -> Total:
         rows, digest = 0, 0
-        for _, cells in self._rows(
-            view, sa.select(*self._columns(view, view.inputs)).where(self._bounds(view, after, upto))
-        ):
-            rows += 1
-            digest ^= _digest(cells)
+        query = sa.select(*self._columns(view, view.inputs)).where(self._bounds(view, after, upto))
+        with self._session.held_or_translated(view.entity, f"comparing {view.name[0]}.{view.name[1]}"):
+            for group in self._session.rows(query):
+                rows += len(group)
+                for row in group:
+                    digest ^= _digest(row)
         return Total(rows, digest)
 
     def stretch(self, view: PolledView, after: str | None, upto: str | None, rows: int) -> Stretch:
@@ -67,7 +68,7 @@ class SqlDigests:
         seen: list[Seen] = []
         last: Row = ()
         for row, cells in self._rows(view, query):
-            digest = int(cells[-1] or b"0", 16) if self._at_server else _digest(cells)
+            digest = int(cells[-1] or b"0", 16) if self._at_server else _digest(row)
             seen.append(Seen(_key(cells[: len(keys)]), digest))
             last = row
         place = self._place_text(view, last, view.key) if seen else (after or "")
@@ -107,7 +108,7 @@ class SqlDigests:
         last: Row = ()
         width = len(columns)
         for row, cells in self._rows(view, query):
-            digest = int(cells[-1] or b"0", 16) if self._at_server else _digest(cells[width:])
+            digest = int(cells[-1] or b"0", 16) if self._at_server else _digest(row[width:])
             found.append((_key(cells[1:width]), self._place_text(view, row, (column,)), digest))
             last = row
         place = self._place_text(view, last, (column, *view.key)) if found else ""
@@ -149,18 +150,24 @@ class SqlDigests:
 
 
 def _row_digest(columns: Sequence[sa.ColumnElement[Any]]) -> sa.ColumnElement[Any]:
-    """Each cell with its length before it: no two rows have the same text."""
+    """Each cell with its length before it, so that no two rows have the same text."""
     cells = [
         sa.func.ifnull(
-            sa.func.concat(sa.func.length(column), sa.literal_column("':'"), column), sa.literal_column("'-'")
+            sa.func.concat(sa.func.char_length(column), sa.literal_column("':'"), column), sa.literal_column("'-'")
         )
         for column in columns
     ]
     return sa.func.md5(sa.func.concat(*cells))
 
 
-def _digest(cells: Sequence[Cell]) -> int:
-    return int.from_bytes(hashlib.md5(copy_row(cells), usedforsecurity=False).digest(), "big")
+def _digest(row: Row) -> int:
+    """Of the values as the driver gave them: twice as fast as of their text. `repr` tells a text from a number."""
+    values = tuple(row)
+    text = repr(values)
+    if bytes in map(type, values):
+        # It does not tell a blob from a text of the same bytes.
+        text += repr([type(value) for value in values])
+    return int.from_bytes(hashlib.md5(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest(), "big")
 
 
 def _number(cell: Cell) -> int:

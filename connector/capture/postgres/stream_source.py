@@ -19,6 +19,9 @@ from connector.events import Position, SourceIdentity
 BACKLOG_BYTES = 4 * MIB
 # Transactions taken together at most: beyond, staging's transaction grows longer than it gains.
 TRANSACTIONS_MAX = 100_000
+# The rest of a transaction is waited for so long at a time, also by a caller who has no time: asking again at once
+# would keep the conversation's thread from working.
+PART_S = 0.5
 
 
 class StreamSource:
@@ -77,7 +80,7 @@ class StreamSource:
         self._feed(taken)
         # A part of a large transaction is worth nothing without the rest; what has come meanwhile goes along.
         while self._changes.in_transaction or self._buffer.transactions < TRANSACTIONS_MAX:
-            more = reader.take(timeout_s if self._changes.in_transaction else 0.0)
+            more = reader.take(PART_S if self._changes.in_transaction else 0.0)
             if isinstance(more, Delivery):
                 self._feed(more)
             elif not self._changes.in_transaction:

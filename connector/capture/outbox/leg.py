@@ -1,0 +1,137 @@
+"""The outbox as a leg of a polled source: take what is noted, hand it over, and remove it once it is applied.
+
+There is no cursor, so no order of commits can hide a note: what commits late is simply still there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from connector.capture.outbox.ports import ChangeTable, Row
+from connector.capture.polling.ports import Found
+from connector.capture.signals import KeySet, Match, Route, Routes
+from connector.errors import PositionLost, SourceMisconfigured, SourceProtocolError
+from connector.events import short_parts, source_key
+
+# Notes taken at a time. A larger transaction arrives in parts, which re-reading makes harmless.
+ROWS_MAX = 20_000
+
+
+class OutboxLeg:
+    """One party's change table."""
+
+    def __init__(self, table: ChangeTable, routes: Routes, *, every_s: float, keys_in_memory: int) -> None:
+        self.every_s = every_s
+        self._table = table
+        self._routes = routes
+        self._keys_in_memory = keys_in_memory
+        self._ids: Sequence[int] = ()
+
+    def close(self) -> None:
+        self._table.close()
+
+    def learn(self) -> None:
+        """A history begins: hand-overs are counted anew. Notes that are there stay, and cost a second look."""
+        self._exists()
+        self._table.remove((), 0)
+
+    def _exists(self) -> int:
+        handed = self._table.handed()
+        if handed is None:
+            raise SourceMisconfigured(
+                "there is no change table", hint="the party's DBA runs the kit's SQL: `connector kit PARTY`"
+            )
+        return handed
+
+    def resume(self, handed: int) -> None:
+        """Compare with what staging has.
+
+        Raises:
+            PositionLost: notes were removed after a hand-over that staging does not know of.
+            SourceMisconfigured: there is no change table.
+        """
+        removed = self._exists()
+        if removed > handed:
+            raise PositionLost(
+                "position_ahead", f"notes were removed after hand-over {removed}, staging has {handed}",
+                hint="staging was restored from a backup: `connector resync PARTY`",
+            )  # fmt: skip
+
+    def round(self) -> Iterator[Found]:
+        while rows := self._table.rows(ROWS_MAX):
+            find = _Touched(self._keys_in_memory)
+            for row in rows:
+                find.add(row, self._routes.get(row.table, ()))
+            self._ids = [row.id for row in rows]
+            yield find.found()
+            if len(rows) < ROWS_MAX:
+                return
+
+    def applied(self, handed: int) -> None:
+        """What was last handed over is in staging."""
+        if self._ids:
+            self._table.remove(self._ids, handed)
+            self._ids = ()
+
+
+_Of = TypeVar("_Of", str, Match)
+
+
+class _Touched:
+    """Gathers what the notes of one hand-over touch."""
+
+    def __init__(self, keys_in_memory: int) -> None:
+        self._keys_in_memory = keys_in_memory
+        self._keys: dict[str, KeySet] = {}
+        self._matches: dict[Match, KeySet] = {}
+        self._whole: set[str] = set()
+
+    def add(self, row: Row, routes: Sequence[Route]) -> None:
+        for route in routes:
+            columns = route.key or route.match
+            if row.values is None or not columns or any(column not in row.values for _, column in columns):
+                # A truncate, a table without a key path, or a kit older than the mapping: look at all of it.
+                self._whole.add(route.entity)
+                continue
+            texts = [row.values[column] for _, column in columns]
+            parts = tuple(text for text in texts if text is not None)
+            if len(parts) < len(texts):
+                continue  # a NULL: such a row is never staged, nor joined
+            if route.key:
+                self._set(self._keys, route.entity).add(source_key(short_parts(parts)))
+            else:
+                match = Match(route.entity, tuple(name for name, _ in route.match))
+                self._set(self._matches, match).add(source_key(parts))
+
+    def _set(self, sets: dict[_Of, KeySet], of: _Of) -> KeySet:
+        if of not in sets:
+            sets[of] = KeySet(self._keys_in_memory)
+        return sets[of]
+
+    def found(self) -> Found:
+        return Found(self._keys, (), self._matches, frozenset(self._whole))
+
+
+def parse(number: object, table: object, values: object) -> Row:
+    """A row of the change table, as any engine gives it.
+
+    Raises:
+        SourceProtocolError: it is not what the kit's triggers write.
+    """
+    try:
+        schema, _, name = _text(table).partition(".")
+        found = None if values is None else json.loads(_text(values))
+        if found is not None and not all(v is None or isinstance(v, str) for v in found.values()):
+            raise ValueError
+        return Row(int(_text(number)), (schema, name), found)
+    except (ValueError, AttributeError):
+        raise SourceProtocolError(
+            "the change table holds a row that the kit's triggers did not write",
+            hint="the party's DBA removes it, or removes the kit and installs it again",
+        ) from None
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
