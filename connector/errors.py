@@ -80,7 +80,7 @@ class PositionLost(SourceError):
 class EntityHeld(ConnectorError):
     """One entity cannot go on (view gone, column gone, permission revoked, brake); the others can.
 
-    `reason` is stable: view_missing, view_changed, permission_denied, delete_brake, mapping_failed,
+    `reason` is stable: view_missing, view_changed, view_failed, permission_denied, delete_brake, mapping_failed,
     quarantine_budget, stage_closed.
     """
 

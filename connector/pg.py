@@ -47,6 +47,9 @@ HELD = {
     "42883": ("view_changed", "a column of the view has another type now"),
     "22P02": ("view_changed", "the key's type in the view does not take the keys that the log carries"),
 }
+# An error that the view itself raises for some row: a division by zero, a cast, a function that refuses.
+FAILS_CLASSES, FAILS_STATES = ("22", "23", "38", "39"), frozenset({"P0001", "21000", "54001"})
+FAILS = ("view_failed", "reading the view raises an error for some row: mend the row or the view")
 
 BUSY = frozenset({"57014", "55P03", "40001", "40P01", "53200", "53100", "53000", "58030"})
 GONE = frozenset({"57P01", "57P02", "57P03", "57P05", "53300", "25P03", "25P04", "3D000"})
@@ -114,9 +117,10 @@ def held_or_translated(entity: str, doing: str) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        if error.sqlstate in HELD:
-            reason, hint = HELD[error.sqlstate]
-            raise EntityHeld(entity, reason, f"{doing} ({error.sqlstate})", hint=hint) from None
+        state = error.sqlstate or ""
+        found = HELD.get(state) or (FAILS if state in FAILS_STATES or state.startswith(FAILS_CLASSES) else None)
+        if found is not None:
+            raise EntityHeld(entity, found[0], f"{doing} ({state})", hint=found[1]) from None
         raise translate(error, doing) from None
 
 

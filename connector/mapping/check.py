@@ -267,11 +267,16 @@ def _examples(mapping: EntityMapping, at: tuple[str | int, ...]) -> Iterator[Fin
             yield place, "a test needs `gives`, `rejects` or `findings`", "say what the row must lead to", True
         for name in example.row:
             if name not in known:
-                hint = closest(name, known)
+                hint = closest(name, map(shown, known))
                 yield (*place, "row", name), f"no rule reads the view column `{shown(name)}`", hint, True
         for name in example.gives or ():
             if name not in targets:
-                yield (*place, "gives", name), f"`{shown(name)}` is not mapped", closest(name, targets), True
+                yield (
+                    (*place, "gives", name),
+                    f"`{shown(name)}` is not mapped",
+                    closest(name, map(shown, targets)),
+                    True,
+                )
         for code in example.rejects or ():
             if code not in REJECTING:
                 yield (*place, "rejects"), f"no such reason: `{shown(code)}`", closest(code, REJECTING), False

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails
@@ -245,41 +245,52 @@ def _errors(content: Plain) -> list[ErrorDetails]:
     return []
 
 
+# Stands in for a key that cannot be read.
+_SOME_KEY = "some key"
+
+
 def _without(content: Plain, places: Iterable[Path_]) -> dict[str, Plain] | None:
     """`content` with what is wrong at `places` cut out or made harmless; None when nothing sensible is left.
 
     Only to look for further problems: it is never compiled.
     """
     cut = json.loads(json.dumps(content))
-    items: set[tuple[str, str, int]] = set()
     for place in places:
-        if len(place) > 1 and place[1] not in cut["entities"]:
-            continue  # cut out already
         match place:
-            case ("entities", str(entity), "columns", str(column), *_):
-                cut["entities"][entity]["columns"].pop(column, None)
-            case ("entities", str(entity), "view", *_):
-                cut["entities"][entity]["view"] = "some.view"
-            case ("entities", str(entity), "key", *_):
-                # Lineage and tests speak of the key.
-                rest = {"lineage": [], "tests": [], "key": ["some"]}
-                cut["entities"][entity] = {**cut["entities"][entity], **rest}
-            case ("entities", str(entity), "lineage" | "when" | "tests" as listed, int(index), *_):
-                items.add((entity, listed, index))
-            case ("entities", str(entity), *rest) if rest and rest[0] != "columns":
-                cut["entities"][entity].pop(str(rest[0]), None)
-            case ("entities", str(entity), *_):
-                cut["entities"][entity] = None
+            case ("entities", str(name), *rest) if name in cut["entities"]:
+                if not _cut(cut["entities"][name], tuple(rest)):
+                    del cut["entities"][name]
+            case ("entities", str(), *_):
+                pass  # gone already
             case (str(key),) if key not in _Document.model_fields:
-                cut.pop(key, None)
+                del cut[key]
             case _:
                 return None
-        if isinstance(cut["entities"], dict):
-            cut["entities"] = {name: entity for name, entity in cut["entities"].items() if entity is not None}
-    for entity, part, index in sorted(items, reverse=True):
-        if entity in cut["entities"] and index < len(cut["entities"][entity][part]):
-            del cut["entities"][entity][part][index]
-    return cut if isinstance(cut, dict) else None
+    for entity in cut["entities"].values():
+        for part in ("lineage", "when", "tests"):
+            # Lineage and tests speak of the key: without it they make no sense.
+            kept = part == "when" or entity["key"] != [_SOME_KEY]
+            entity[part] = [item for item in entity.get(part, []) if kept and item is not None]
+    assert isinstance(cut, dict)
+    return cut
+
+
+def _cut(entity: dict[str, Any], place: Path_) -> bool:
+    """Cut one place out of an entity; False when the entity is lost with it."""
+    match place:
+        case ("columns", str(column), *_):
+            entity["columns"].pop(column, None)
+        case ("lineage" | "when" | "tests" as part, int(index), *_):
+            entity[part][index] = None  # several problems of one item are several places, and the item goes once
+        case ("view", *_):
+            entity["view"] = "some.view"
+        case ("key", *_):
+            entity["key"] = [_SOME_KEY]
+        case (str(key), *_) if key != "columns":
+            entity.pop(key, None)
+        case _:
+            return False
+    return True
 
 
 def _column_names(root: Table, entity: str) -> frozenset[str]:

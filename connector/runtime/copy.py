@@ -17,8 +17,9 @@ from connector import failpoint
 from connector.events import EntityState, EntryKind
 from connector.runtime.acts import act, record
 from connector.runtime.ahead import Ahead
+from connector.runtime.pace import Pace
 from connector.runtime.pipeline import Entity
-from connector.runtime.ports import Limits, View
+from connector.runtime.ports import View
 from connector.staging.batch import BRAKE_ROWS_MIN, Batch, Read
 from connector.staging.lane import Lane
 from connector.staging.party import EntityStatus, PartyStaging, Standing
@@ -97,13 +98,14 @@ class BulkCopy:
 class Copier:
     """Copies a party's entities, a chunk a step, one entity after the other."""
 
-    def __init__(self, party: str, view: View, bulk_view: View, staging: PartyStaging, limits: Limits) -> None:
+    def __init__(self, party: str, view: View, bulk_view: View, staging: PartyStaging, pace: Pace) -> None:
         """`bulk_view` is a second session at the party: first copies are read ahead on it."""
         self._party = party
         self._view = view
         self._bulk_view = bulk_view
         self._staging = staging
-        self._limits = limits
+        self._limits = pace.limits
+        self._pace = pace
         self._bulk: BulkCopy | None = None
         self._log = structlog.get_logger()
 
@@ -142,7 +144,7 @@ class Copier:
         if status.bulk:
             self._bulk_chunk(entity, status)
             return
-        chunk = read_chunk(self._view, entity.shape, status.copy_after, self._limits.copy_rows)
+        chunk = read_chunk(self._view, entity.shape, status.copy_after, self._pace.copy_rows)
         failpoint.hit("copy_chunk_read")
         with self._staging.batch(EntryKind.COPY, Read(chunk.position)) as batch:
             batch.apply(entity.plan, chunk.blocks, generation=status.generation)
@@ -176,7 +178,7 @@ class Copier:
 
     def _chunks(self, shape: ViewShape, after: str | None) -> Iterator[Chunk]:
         while True:
-            chunk = read_chunk(self._bulk_view, shape, after, self._limits.copy_rows)
+            chunk = read_chunk(self._bulk_view, shape, after, self._pace.copy_rows)
             yield chunk
             if chunk.whole:
                 return

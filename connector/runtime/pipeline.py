@@ -20,7 +20,8 @@ from connector.capture.signals import KeySet, Signals
 from connector.events import EntityState, EntryKind, key_parts
 from connector.runtime.acts import record
 from connector.runtime.ahead import Ahead
-from connector.runtime.ports import Limits, Snapshot, Source, View, Wait
+from connector.runtime.pace import Pace
+from connector.runtime.ports import Snapshot, Source, View, Wait
 from connector.staging.batch import Batch, Read
 from connector.staging.party import EntityStatus, PartyStaging
 from connector.staging.plan import EntityPlan
@@ -47,14 +48,13 @@ class Entity:
 class Pipeline:
     """Applies one party's signals. One thread at a time."""
 
-    def __init__(
-        self, party: str, source: Source, view: View, staging: PartyStaging, limits: Limits, wait: Wait
-    ) -> None:
+    def __init__(self, party: str, source: Source, view: View, staging: PartyStaging, pace: Pace, wait: Wait) -> None:
         self._party = party
         self._source = source
         self._view = view
         self._staging = staging
-        self._limits = limits
+        self._limits = pace.limits
+        self._pace = pace
         self._wait = wait
         self._log = structlog.get_logger()
 
@@ -83,9 +83,9 @@ class Pipeline:
                     batch.want_rescan(name)
                 for entity, keys in self._touched(signals, entities, states):
                     if _direct(states[entity.plan.entity]):
-                        self._apply_keys(batch, entity, keys.slices(self._limits.batch_rows), len(keys))
+                        self._apply_keys(batch, entity, keys.slices(self._pace.batch_rows), len(keys))
                     else:
-                        for part in keys.slices(self._limits.batch_rows):
+                        for part in keys.slices(self._pace.batch_rows):
                             batch.park(entity.plan, part)
                 if signals.notes:
                     batch.remember(signals.notes)
@@ -99,7 +99,7 @@ class Pipeline:
         snapshot = self._view.begin()
         try:
             with self._staging.batch(EntryKind.SIGNALS, Read(snapshot.position)) as batch:
-                slices = self._staging.parked_keys(entity.plan.entity, slice_rows=self._limits.batch_rows)
+                slices = self._staging.parked_keys(entity.plan.entity, slice_rows=self._pace.batch_rows)
                 self._apply_keys(batch, entity, slices, parked, ahead=False)
                 batch.unpark(entity.plan)
                 seq = record(batch, self._party, None, {"act": "drain"})
@@ -132,7 +132,7 @@ class Pipeline:
         for match, values in signals.matches.items():
             if match.entity in entities and states[match.entity].state is not EntityState.HELD:
                 keys = merged.setdefault(match.entity, KeySet(self._limits.keys_in_memory))
-                for part in values.slices(self._limits.batch_rows):
+                for part in values.slices(self._pace.batch_rows):
                     rows = [key_parts(value, len(match.columns)) for value in part]
                     for key in self._view.matching(entities[match.entity].shape, match.columns, rows):
                         keys.add(key)
@@ -143,7 +143,7 @@ class Pipeline:
     def _apply_keys(
         self, batch: Batch, entity: Entity, slices: Iterator[list[str]], total: int, *, ahead: bool = True
     ) -> None:
-        if total <= self._limits.batch_rows or not ahead:
+        if total <= self._pace.batch_rows or not ahead:
             for part in slices:
                 batch.apply(entity.plan, self._view.fetch(entity.shape, part), part)
         else:

@@ -40,7 +40,7 @@ class Policy:
 # The first class that fits counts. What is not here halts its party, loudly: nobody knows what it means.
 TABLE: tuple[tuple[type[ConnectorError], Policy], ...] = (
     (PositionLost, Policy(Reaction.RESYNC_NEEDED)),
-    (StaleRead, Policy(Reaction.RETRY, 0.0, 5.0)),
+    (StaleRead, Policy(Reaction.RETRY, 0.1, 5.0)),
     (Fenced, Policy(Reaction.RETRY, 2.0, 10.0)),
     (SourceBusy, Policy(Reaction.RETRY, 0.5, 30.0)),
     (SourceMisconfigured, Policy(Reaction.RETRY, 2.0, 30.0)),

@@ -18,6 +18,7 @@ from connector.events import EntityState
 from connector.runtime.acts import act
 from connector.runtime.calendar import Calendar
 from connector.runtime.copy import Copier
+from connector.runtime.pace import Pace
 from connector.runtime.pipeline import Pipeline
 from connector.runtime.ports import Party, Source, Wait
 from connector.runtime.shapes import Shapes
@@ -42,7 +43,7 @@ class Session:
     """All of one party's connections, and the loop over them."""
 
     def __init__(
-        self, party: Party, sessions: ExitStack, daemon: str, wait: Wait, progress: Callable[[], None]
+        self, party: Party, sessions: ExitStack, daemon: str, wait: Wait, pace: Pace, progress: Callable[[], None]
     ) -> None:
         """Connect and compare positions. `progress` is called when work was done: an error then starts anew."""
         self._party = party
@@ -56,9 +57,9 @@ class Session:
         self._source = sessions.enter_context(closing(self._open_source()))
         view = sessions.enter_context(closing(party.open_view()))
         bulk_view = sessions.enter_context(closing(party.open_view()))
-        copier = Copier(party.name, view, bulk_view, self._staging, party.limits)
+        copier = Copier(party.name, view, bulk_view, self._staging, pace)
         self._copier = sessions.enter_context(closing(copier))
-        self._pipeline = Pipeline(party.name, self._source, view, self._staging, party.limits, wait)
+        self._pipeline = Pipeline(party.name, self._source, view, self._staging, pace, wait)
         self._shapes = Shapes(party, view, self._staging)
         self._calendar = Calendar(party.name, self._staging, self._hold)
         self._pending: Signals | None = None

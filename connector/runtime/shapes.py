@@ -6,6 +6,7 @@ is read whole.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import structlog
@@ -18,7 +19,32 @@ from connector.runtime.ports import Party, View
 from connector.staging.party import EntityStatus, PartyStaging, Standing
 
 # Reasons to hold an entity that end by themselves when the party's DBA mends the view.
-MENDABLE = frozenset({"view_missing", "view_changed", "permission_denied"})
+MENDABLE = frozenset({"view_missing", "view_changed", "view_failed", "permission_denied"})
+# A view may look mended and fail again for one of its rows: then it is left alone for a while, longer each time.
+ALONE_S_FIRST, ALONE_S_MAX = 10.0, 300.0
+
+
+class Patience:
+    """How long to leave an entity alone that was held again soon after it was released."""
+
+    def __init__(self) -> None:
+        self._released: dict[str, float] = {}
+        self._alone_s: dict[str, float] = {}
+        self._until: dict[str, float] = {}
+
+    def released(self, entity: str) -> None:
+        self._released[entity] = time.monotonic()
+
+    def held(self, entity: str) -> None:
+        now = time.monotonic()
+        soon = now - self._released.get(entity, -ALONE_S_MAX) < ALONE_S_MAX
+        self._alone_s[entity] = (
+            min(max(2 * self._alone_s.get(entity, 0.0), ALONE_S_FIRST), ALONE_S_MAX) if soon else 0.0
+        )
+        self._until[entity] = now + self._alone_s[entity]
+
+    def over(self, entity: str) -> bool:
+        return time.monotonic() >= self._until.get(entity, 0.0)
 
 
 class Shapes:
@@ -30,19 +56,23 @@ class Shapes:
         self._staging = staging
         self._log = structlog.get_logger()
         self.entities: dict[str, Entity] = {}
+        self._patience = Patience()
 
     def look(self, states: Mapping[str, EntityStatus], *, starting: bool = False) -> bool:
         """Compare each view, and at the start each mapping, with what its rows were staged under."""
         worked = False
         for name, (plan, view) in self._party.plans.items():
             status = states[name]
+            if _is_mendable(status) and not self._patience.over(name):
+                continue
             try:
                 entity = Entity(plan, self._view.shape(name, view.name, view.key, view.inputs))
                 self.entities[name] = entity
                 if _is_mendable(status):
                     self._probe(entity)
             except EntityHeld as held:
-                if status.state is not EntityState.HELD:
+                # Gone, then there again without its grant: the newer reason is the one to act on.
+                if status.state is not EntityState.HELD or (_is_mendable(status) and status.reason != held.reason):
                     self.hold(held)
                     worked = True
                 continue
@@ -78,6 +108,8 @@ class Shapes:
             "act": "released" if resume else "noticed", "entity": name, "why": why,
             "mapping_version": entity.plan.mapping_version, "mapping_digest": entity.plan.mapping_digest,
         }  # fmt: skip
+        if resume:
+            self._patience.released(name)
         with act(self._staging, self._party.name, facts) as batch:
             if resume:
                 self._staging.resume_state(batch, name)
@@ -87,6 +119,7 @@ class Shapes:
 
     def hold(self, held: EntityHeld) -> None:
         """Hold one entity, with the reason where everybody looks for it."""
+        self._patience.held(held.entity)
         facts = {"act": "held", "entity": held.entity, "reason": held.reason, "message": held.message}
         standing = Standing(EntityState.HELD, held.reason, f"{held.message}: {held.hint}", deletes=held.deletes)
         with act(self._staging, self._party.name, facts) as batch:

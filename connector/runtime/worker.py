@@ -11,9 +11,10 @@ from contextlib import ExitStack, closing
 
 import structlog
 
-from connector.errors import ConnectorError, PositionLost
+from connector.errors import ConnectorError, PositionLost, SourceBusy
 from connector.events import EntityState
 from connector.runtime.acts import act
+from connector.runtime.pace import Pace
 from connector.runtime.pipeline import Stopped
 from connector.runtime.policy import Policy, Reaction, delay_s, policy_for
 from connector.runtime.ports import Party, Wait
@@ -35,13 +36,17 @@ class Worker:
         self._once = once
         self._log = structlog.get_logger()
         self._attempt = 0
+        self._pace = Pace(party.limits)
 
     def run(self) -> bool:
         """Run; True where it ended as asked, False where the party had to be halted."""
         while not self._wait(0):
             try:
                 with ExitStack() as sessions:
-                    Session(self._party, sessions, self._daemon, self._wait, self._progress).run(once=self._once)
+                    session = Session(
+                        self._party, sessions, self._daemon, self._wait, self._pace, self._progress
+                    )  # fmt: skip
+                    session.run(once=self._once)
                     return True
             except Stopped:
                 return True
@@ -52,10 +57,13 @@ class Worker:
 
     def _progress(self) -> None:
         self._attempt = 0
+        self._pace.done()
 
     def _react(self, error: ConnectorError, policy: Policy) -> bool:
         """Report an error, and wait where it may pass; False where this party must halt."""
         self._attempt += 1
+        if isinstance(error, SourceBusy):
+            self._pace.slower()
         log = self._log.warning if policy.reaction is Reaction.RETRY else self._log.error
         log(
             "session_ended", error=type(error).__name__, message=str(error), hint=error.hint,

@@ -248,8 +248,10 @@ select set_config(%s, convert_from(%s, case getdatabaseencoding() when 'SQL_ASCI
                   true) is null
 """
 
+# Where the log ends on disk, not in memory: a crash of the server takes the rest away, and reads after it would
+# stand before reads from before it.
 _POSITION = (
-    "select (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end"
+    "select (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end"
     " - '0/0'::pg_lsn)::text"
 )
 

@@ -112,8 +112,8 @@ def test_every_type_arrives_alike_by_copy_by_stream_and_by_resync(make_workbench
 
 READER_SETTINGS = (
     "datestyle = 'SQL, DMY'", "timezone = 'Asia/Jakarta'", "intervalstyle = 'postgres_verbose'",
-    "bytea_output = 'escape'", "extra_float_digits = 0", "lc_monetary = 'C'", "statement_timeout = '1min'", "search_path = 'public'",
-    "xmloption = 'document'",
+    "bytea_output = 'escape'", "extra_float_digits = 0", "lc_monetary = 'C'", "statement_timeout = '1min'",
+    "search_path = 'public'", "xmloption = 'document'",
 )  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def insert_types(party: UjiParty, first: int) -> None:
 
 
 # Reason -> what makes a row bad. Each value holds the word that no log may show.
-BAD = {
+BAD: dict[str, dict[str, str | None]] = {
     "NIK_FORMAT": {"nik": "RAHASIA123"},
     "NIK_DATE": {"nik": "3273013202900001"},
     "NIK_SERIAL": {"nik": "3273010101900000"},

@@ -22,7 +22,6 @@ from connector.embedded import Server
 from connector.mapping import document
 from connector.ops.check import check_party, check_staging
 from connector.ops.kit import kit_request
-from connector.resources import config_path
 
 ALL = pytest.mark.parametrize("source_server", [15, 16, 18], indirect=True)
 SEED_NIK = "3273015512950007"
@@ -522,6 +521,8 @@ def test_one_party_s_broken_mapping_does_not_stop_the_others(command_line: Comma
     assert command_line.run("check", "alfa")[0] == 2
 
 
+# The checkout's: its paths lead to the mappings beside it.
+EXAMPLE = Path(__file__).parents[2] / "config" / "connector.yaml"
 # Without its settings beta's profile is one row of nothing.
 FIRST_ROWS = {"alfa": "select 1", "beta": "insert into settings (name, value) values ('party_code', 'beta')"}
 
@@ -531,7 +532,7 @@ def test_the_example_parties_pass(name: str, source_dsn: str, monkeypatch: pytes
     """The example configuration's parties: kit from their mappings, then no error in check."""
     database = str(conninfo_to_dict(source_dsn)["dbname"])
     monkeypatch.setenv(f"{name.upper()}_DSN", make_conninfo(source_dsn, user=f"{database}_ro"))
-    found = config.load(config_path("connector.yaml"), check_secrets=False).party(name)
+    found = config.load(EXAMPLE, check_secrets=False).party(name)
     party = replace(found, source=replace(found.source, slot=f"sipol_{database}", publication=f"sipol_{database}"))
     with psycopg.connect(source_dsn, autocommit=True) as dba:
         dba.execute((resources.files("connector.demo") / "parties" / f"{name}.sql").read_text().encode())

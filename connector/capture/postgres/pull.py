@@ -18,7 +18,7 @@ from connector.capture.postgres import slot as slots
 from connector.capture.postgres.changes import ChangeReader
 from connector.capture.postgres.protocol import lsn_int, lsn_text
 from connector.capture.signals import Routes, SignalBuffer, Signals
-from connector.errors import SourceProtocolError
+from connector.errors import SourceBusy, SourceProtocolError
 from connector.events import Position, SourceIdentity
 
 MIB = 1 << 20
@@ -138,8 +138,8 @@ class PullSource:
         self.identity = state.identity
         self._covered = self._start.ordinal
         self._confirmed = state.confirmed
-        self._buffer = SignalBuffer(settings.keys_in_memory)
-        self._changes = ChangeReader(settings.routes, self._buffer, self._start.ordinal)
+        self._settings = settings
+        self._begin_anew()
         self._poll_s = settings.poll_s
         self._pause_s = 0.0
         self._window = self._window_max = settings.window_bytes
@@ -164,7 +164,7 @@ class PullSource:
         while True:
             flushed = self._flushed()
             if flushed > self._covered and time.monotonic() >= self._peeked_at + self._pause_s:
-                signals = self._window_of(flushed)
+                signals = self._window_in_time(flushed)
                 if signals is not None:
                     return signals
             if self._covered > self._confirmed and self._worth_moving():
@@ -214,6 +214,23 @@ class PullSource:
             row = self._conn.execute("select pg_current_wal_flush_lsn()::text").fetchone()
         assert row is not None
         return lsn_int(row[0])
+
+    def _window_in_time(self, flushed: int) -> Signals | None:
+        """The next window; a smaller one where the server's time limit ended the peek."""
+        while True:
+            try:
+                return self._window_of(flushed)
+            except SourceBusy:
+                span = min(self._window, flushed - self._covered)
+                if span <= WINDOW_MIN:
+                    raise
+                self._window = max(WINDOW_MIN, span // 4)
+                # What the peek gave before it was ended comes again: peeks take nothing away.
+                self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._buffer = SignalBuffer(self._settings.keys_in_memory)
+        self._changes = ChangeReader(self._settings.routes, self._buffer, self._covered)
 
     def _window_of(self, flushed: int) -> Signals | None:
         upto = min(self._covered + self._window, flushed)
