@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from connector.capture.postgres.pull import KitCalls, PullSource, SlotSettings
 from connector.capture.postgres.stream_source import StreamSource
 from connector.capture.signals import Route, Routes
 from connector.config import Config
-from connector.errors import ConfigError, UsageError
+from connector.errors import ConfigError, ConnectorError, UsageError
 from connector.events import Position, SourceIdentity
 from connector.mapping import document as mapping_document
 from connector.mapping.program import Program, ProgramOptions, compile_entity
@@ -81,6 +81,14 @@ class ConfiguredParty:
         with closing(conn), session.translated("reporting"):
             offsets.register(conn, self.name, self.parpol_id, self.jenis)
             write_report(conn, self.name, report)
+
+    def guard_disk(self) -> None:
+        """Give our slot up where the party's server keeps too much log for us; for when no session runs."""
+        if self.source.capture not in ("pull", "stream"):
+            return
+        with suppress(ConnectorError), closing(self.open_source(None, None, lambda _: True)) as source:
+            if source.lag_bytes() > self.limits.lag_drop_bytes:
+                source.give_up()
 
     @property
     def _application(self) -> str:

@@ -94,7 +94,7 @@ def _lineage(mapping: EntityMapping, lineage: rules.Lineage, at: tuple[str | int
             True,
         )
     if lineage.key and set(lineage.key) != set(mapping.key):
-        hint = f"the key of this entity is [{', '.join(mapping.key)}]"
+        hint = f"the key of this entity is [{', '.join(map(shown, mapping.key))}]"
         yield (*at, "key"), "`key` must name each key column of the view", hint, True
 
 

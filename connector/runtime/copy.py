@@ -17,7 +17,7 @@ from connector import failpoint
 from connector.events import EntityState, EntryKind
 from connector.runtime.acts import act, record
 from connector.runtime.ahead import Ahead
-from connector.runtime.pace import Pace
+from connector.runtime.pace import Pace, bounded
 from connector.runtime.pipeline import Entity
 from connector.runtime.ports import View
 from connector.staging.batch import BRAKE_ROWS_MIN, Batch, Read
@@ -51,7 +51,7 @@ def read_chunk(view: View, shape: ViewShape, after: str | None, rows: int) -> Ch
     """Read one chunk under a snapshot of its own."""
     snapshot = view.begin()
     try:
-        blocks = tuple(view.chunk(shape, after, rows))
+        blocks = tuple(bounded(view.chunk(shape, after, rows), rows))
     finally:
         view.end()
     last = blocks[-1].last_key if blocks else None

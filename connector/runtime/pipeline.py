@@ -20,7 +20,7 @@ from connector.capture.signals import KeySet, Signals
 from connector.events import EntityState, EntryKind, key_parts
 from connector.runtime.acts import record
 from connector.runtime.ahead import Ahead
-from connector.runtime.pace import Pace
+from connector.runtime.pace import Pace, bounded
 from connector.runtime.ports import Snapshot, Source, View, Wait
 from connector.staging.batch import Batch, Read
 from connector.staging.party import EntityStatus, PartyStaging
@@ -157,7 +157,7 @@ class Pipeline:
 
     def _fetched(self, entity: Entity, slices: Iterator[list[str]]) -> Iterator[tuple[list[str], list[Block]]]:
         for part in slices:
-            yield part, list(self._view.fetch(entity.shape, part))
+            yield part, list(bounded(self._view.fetch(entity.shape, part), len(part)))
 
     def _tell(self, batch: Batch, seq: int, signals: Signals, applied_s: float) -> None:
         for outcome in batch.outcomes():

@@ -55,7 +55,7 @@ class Session:
         for plan, _ in party.plans.values():
             self._staging.prepare(plan)
         self._source = sessions.enter_context(closing(self._open_source()))
-        view = sessions.enter_context(closing(party.open_view()))
+        self._view = view = sessions.enter_context(closing(party.open_view()))
         bulk_view = sessions.enter_context(closing(party.open_view()))
         copier = Copier(party.name, view, bulk_view, self._staging, pace)
         self._copier = sessions.enter_context(closing(copier))
@@ -94,10 +94,30 @@ class Session:
                 self._staging.obeyed(batch, wish, "done")
         self._log.info("history_begun", position=start, resync=bool(asked))
 
+    def _doubt_lost_reads(self) -> None:
+        """Read everything again where the party's server crashed and lost log that our reads had gone beyond.
+
+        With `synchronous_commit = off` a snapshot shows commits that are not on disk. A crash takes them back, and no
+        signal tells of it.
+        """
+        position = self._view.begin().position
+        self._view.end()
+        if position >= self._staging.stored().read_position:
+            return
+        with act(self._staging, self._party.name, {"act": "reads_doubted"}) as batch:
+            self._staging.set_back_reads(batch, position)
+            for name in self._party.plans:
+                batch.want_rescan(name)
+        self._log.warning(
+            "source_log_lost",
+            hint="the party's server came back without the end of its log: its views are read again",
+        )
+
     # -- running
 
     def run(self, *, once: bool) -> None:
         """Work until told to stop; with `once`, until everything that was there is in staging."""
+        self._doubt_lost_reads()
         self._shapes.look(self._staging.entities(), starting=True)
         self._report()
         while not self._wait(0):
@@ -116,12 +136,15 @@ class Session:
         worked |= self._look_around(states)
         if worked:
             states = self._staging.entities()
+            if self._calendar.keep(states):
+                # A wish or a mended view set an entity going whose stage is closed.
+                return True
         return worked | (self._copy(states) or self._drain(states) or self._rescan(states))
 
     def _signals(self, states: Entities) -> bool:
         """Take and apply what the source has; wait a little only where there is nothing else to do."""
         if self._pending is None:
-            busy = any(status.state is EntityState.COPYING for status in states.values())
+            busy = any(states[name].state is EntityState.COPYING for name in self._shapes.entities)
             self._pending = self._source.read(0.0 if busy else READ_S)
         if self._calendar.keep(states):
             # What was read is applied with the entities' new states.
@@ -138,11 +161,15 @@ class Session:
             # Nothing was written; with the entity held, its keys will be parked and the others applied.
             self._hold(held)
             return True
-        worked = not self._pending.empty
+        # Also where it held nothing for us: the position moved, and there may be more behind it.
         self._pending = None
-        return worked
+        return True
 
     def _copy(self, states: Entities) -> bool:
+        for name, entity in self._shapes.entities.items():
+            if states[name].state is EntityState.NEW:
+                self._copier.begin(entity, "the mapping names it since now")
+                return True
         try:
             return self._copier.step(self._shapes.entities, states)
         except EntityHeld as held:
@@ -184,7 +211,9 @@ class Session:
     def _settled(self, states: Entities) -> bool:
         if self._pending is not None:
             return False
-        if any(status.state is EntityState.COPYING or status.rescan_since is not None for status in states.values()):
+        states = {name: status for name, status in states.items() if name in self._shapes.entities}
+        under_way = (EntityState.NEW, EntityState.COPYING)
+        if any(status.state in under_way or status.rescan_since is not None for status in states.values()):
             return False
         running = {name for name, status in states.items() if status.state is EntityState.STREAMING}
         return not (self._staging.parked().keys() & running)
@@ -198,8 +227,10 @@ class Session:
                 self._copier.close()
                 obey(wish, self._party.name, self._staging, self._shapes.entities)
                 worked = True
-        if self._is_due("shapes", SHAPES_S):
-            worked |= self._shapes.look(states)
+        if self._is_due("shapes", SHAPES_S) and self._shapes.look(states):
+            # What is loaded ahead must not stay an open transaction while its entity is held.
+            self._copier.close()
+            worked = True
         if self._is_due("lag", LAG_S):
             self._report()
         if self._is_due("refused", REFUSED_S):

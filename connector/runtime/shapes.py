@@ -47,6 +47,10 @@ class Patience:
         return time.monotonic() >= self._until.get(entity, 0.0)
 
 
+# An operator's pause, and a party whose history is lost, outlast whatever happens to a view meanwhile.
+SET_ASIDE = frozenset({EntityState.PAUSED, EntityState.NEEDS_RESYNC})
+
+
 class Shapes:
     """The entities of a party as their views are now. `entities` has those that can be read."""
 
@@ -72,7 +76,9 @@ class Shapes:
                     self._probe(entity)
             except EntityHeld as held:
                 # Gone, then there again without its grant: the newer reason is the one to act on.
-                if status.state is not EntityState.HELD or (_is_mendable(status) and status.reason != held.reason):
+                if status.state not in SET_ASIDE and (
+                    status.state is not EntityState.HELD or (_is_mendable(status) and status.reason != held.reason)
+                ):
                     self.hold(held)
                     worked = True
                 continue

@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 
 import structlog
 
-from connector.errors import ConnectorError, PositionLost, SourceBusy
+from connector.errors import ConnectorError, Fenced, PositionLost, SourceBusy, StagingError
 from connector.events import EntityState
 from connector.runtime.acts import act
 from connector.runtime.pace import Pace
@@ -71,7 +71,14 @@ class Worker:
         )  # fmt: skip
         self._report(error, policy)
         if isinstance(error, PositionLost):
-            return self._await_resync(error)
+            if not self._await_resync(error):
+                return False
+            # Asked for, yet the slot may still be as it was: not in a tight circle.
+            self._wait(delay_s(policy, self._attempt, random.random()))  # noqa: S311 - jitter, not a secret
+            return True
+        if isinstance(error, StagingError) and not isinstance(error, Fenced):
+            # No session runs that would watch it: the party's disk must not pay for our database's outage.
+            self._party.guard_disk()
         if policy.reaction is Reaction.HALT or (self._once and self._attempt >= ONCE_TRIES_MAX):
             return False
         self._wait(delay_s(policy, self._attempt, random.random()))  # noqa: S311 - jitter, not a secret

@@ -24,6 +24,8 @@ class Lane:
         self._keys = keys
         self._epoch = epoch
         self._conn = session.connect(dsn, f"connector {party} copy")
+        # A net: what is loaded and not committed holds back the change feed of every party.
+        self._conn.execute("set idle_in_transaction_session_timeout = '120s'")
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="copy-lane")
         self._work: Future[Batch] | None = None
 

@@ -150,6 +150,11 @@ def advance(
         raise StaleRead("the position would move back", place=party)
 
 
+def set_back_reads(conn: psycopg.Connection, party: str, read_position: int) -> None:
+    """The party's server lost log that reads had gone beyond: reads count from `read_position` again."""
+    conn.execute("update connector.source_offset set read_position = %s where party = %s", (read_position, party))
+
+
 def restart(conn: psycopg.Connection, party: str, position: Position, identity: SourceIdentity) -> None:
     """Begin a new history at `position`: at first start, or when an operator resyncs after a gap.
 

@@ -156,6 +156,10 @@ class PartyStaging:
         """Begin a new history at `position`, inside `batch`'s transaction."""
         offsets.restart(batch.transaction, self._party, position, identity)
 
+    def set_back_reads(self, batch: Batch, read_position: int) -> None:
+        """Let reads count from `read_position` again, inside `batch`'s transaction."""
+        offsets.set_back_reads(batch.transaction, self._party, read_position)
+
     def set_state(self, batch: Batch, entity: str, standing: Standing) -> None:
         """Change an entity's state, inside `batch`'s transaction."""
         batch.transaction.execute(
@@ -178,7 +182,8 @@ class PartyStaging:
         batch.transaction.execute(
             """
             update connector.entity
-               set state = case when copying then 'copying' else 'streaming' end, reason = null, hint = null,
+               set state = case when copying then 'copying' when generation = 0 then 'new' else 'streaming' end,
+                   reason = null, hint = null,
                    since = clock_timestamp()
              where party = %s and entity = %s
             """,

@@ -6,6 +6,7 @@ believe a snapshot that does not show what was signalled (`Snapshot.shows`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from connector.view.shape import ViewShape
 
 # A deadlock with a vacuum or DDL at the party ends here instead of waiting with an open snapshot.
 LOCK_TIMEOUT_S = 10.0
+# A server that does not keep to its own statement_timeout is hung up on so much later.
+GRACE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class PostgresView:
             dsn, application=application, statement_timeout_s=statement_timeout_s, lock_timeout_s=LOCK_TIMEOUT_S
         )
         self._cell_bytes_max = cell_bytes_max
+        self._limit_s = statement_timeout_s + GRACE_S if statement_timeout_s else math.inf
 
     def close(self) -> None:
         self._conn.close()
@@ -151,14 +155,14 @@ class PostgresView:
             query = sql.SQL("copy (select {} from {} v where {}) to stdout").format(
                 _columns(shape.key), _relation(shape), self._any_of(shape, columns, values)
             )
-            for group in pg.copy_out(self._conn, query):
+            for group in pg.copy_out(self._conn, query, self._limit_s):
                 for row in group:
                     key = _copied_key(row)
                     if key is not None:
                         yield key
 
     def _blocks(self, shape: ViewShape, query: sql.Composed) -> Iterator[Block]:
-        for group in pg.copy_out(self._conn, query):
+        for group in pg.copy_out(self._conn, query, self._limit_s):
             yield check(group, len(shape.inputs), len(shape.key), self._cell_bytes_max)
 
     def _after(self, shape: ViewShape, after: str | None) -> sql.Composable:
@@ -248,10 +252,10 @@ select set_config(%s, convert_from(%s, case getdatabaseencoding() when 'SQL_ASCI
                   true) is null
 """
 
-# Where the log ends on disk, not in memory: a crash of the server takes the rest away, and reads after it would
-# stand before reads from before it.
+# Where the log ends in memory, not on disk: a snapshot may show commits that are not on disk yet, and a server that
+# is found before this place after a crash has lost them.
 _POSITION = (
-    "select (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end"
+    "select (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end"
     " - '0/0'::pg_lsn)::text"
 )
 

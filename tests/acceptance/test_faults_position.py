@@ -385,3 +385,30 @@ def test_a_staging_restored_from_a_backup_is_resynced_and_not_emptied(make_workb
     finally:
         with psycopg.connect(bench.staging_dsn, dbname="postgres", autocommit=True) as conn:
             conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(backup)))
+
+
+def test_what_was_read_and_then_lost_in_a_crash_of_the_source_is_read_again(
+    make_workbench: Make, lone_server: Callable[..., Server]
+) -> None:
+    """Row 81, with `synchronous_commit = off`: a re-read sees a commit that is in no log on disk. The crash takes it
+    back, and nothing in the log will say so."""
+    server = lone_server({"wal_writer_delay": "10s", "wal_buffers": "4MB"})
+    bench = make_workbench("uji", people=PEOPLE, server=server)
+    party = bench.parties["uji"]
+    party.run("create table public.lain (t text)")
+    bench.start(failpoints=bench.armed(["after_read"], "hold"))
+    bench.await_caught_up("uji")
+    bench.hold("after_read", "uji", LONGER, (1,))
+    with party.connect() as conn:
+        conn.execute("set synchronous_commit = off")
+        conn.execute("update public.orang set nama = 'TAK TERTULIS' where orang_id = 1")
+        conn.execute("insert into public.lain select repeat('x', 1000) from generate_series(1, 300)")
+    bench.release("after_read", "hold")
+    bench.wait_until(lambda: bench.staged("uji", "anggota", "nama", "1") == "TAK TERTULIS", "it is staged")
+    server.stop("immediate")
+    server.launch()
+    assert party.ask("select nama from public.orang where orang_id = 1") == [("ORANG B",)]
+    bench.wait_until(lambda: "reads_doubted" in bench.acts("uji"), "the loss is noticed")
+    bench.check("uji")
+    party.run(LONGER, (2,))
+    bench.check("uji")

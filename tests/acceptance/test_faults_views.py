@@ -150,6 +150,9 @@ def test_time_limits_at_the_party_are_met_with_less_work_at_a_time(make_workbenc
     bench = make_workbench("uji", people=PEOPLE, limits={"statement_timeout_s": 1, "copy_rows": 500, "batch_rows": 500})
     party = bench.parties["uji"]
     party.run(SLOW)
+    # Rows in key order from an index: what is slow is each row, not the whole.
+    for plan in ("seqscan", "sort", "hashjoin", "mergejoin", "bitmapscan"):
+        party.run(f"alter role {party.reader} set enable_{plan} = off")
     party.run(
         VIEW.replace("create view", "create or replace view").replace("o.alamat,", "public.pelan(o.alamat) as alamat,")
     )

@@ -6,6 +6,7 @@ is exact. Refuses to peek without an upper bound: an unbounded peek has filled d
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -127,6 +128,8 @@ class PullSource:
             settings.dsn, application=settings.application, statement_timeout_s=settings.statement_timeout_s
         )
         self._slot = settings.slot
+        # A server that does not keep to its own statement_timeout is hung up on a little later.
+        self._limit_s = settings.statement_timeout_s + 10.0 if settings.statement_timeout_s else math.inf
         self._calls = calls
         try:
             state = slots.look(self._conn, settings.slot)
@@ -271,7 +274,7 @@ class PullSource:
         query = _PEEK.format(self._calls.peek(lsn_text(upto)))
         with slots.translated("peeking at the slot"):
             first = True
-            for group in pg.copy_out(self._conn, query):
+            for group in pg.copy_out(self._conn, query, self._limit_s):
                 if first:
                     group[0] = _without_header(group[0])
                     first = False

@@ -135,7 +135,7 @@ def _error(error: psycopg.Error, doing: str) -> SourceError | None:
 
 _LOOK = """
 select (select system_identifier from pg_control_system()),
-       (select timeline_id from pg_control_checkpoint()),
+       ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::integer,
        confirmed_flush_lsn::text, restart_lsn::text, pg_current_wal_insert_lsn()::text, wal_status, active
   from pg_replication_slots
  where slot_name = %s and slot_type = 'logical' and database = current_database()

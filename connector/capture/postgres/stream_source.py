@@ -38,6 +38,7 @@ class StreamSource:
         self._start = self._pull.start
         self._covered = self._start.ordinal
         self._confirmed = self._start.ordinal
+        self._pulled = 0
         self._moved_at = time.monotonic()
         self._reader: WalReader | None = None
         self._buffer = SignalBuffer(settings.keys_in_memory)
@@ -55,8 +56,11 @@ class StreamSource:
     def read(self, timeout_s: float) -> Signals | None:
         """Signals of the transactions that have arrived, or None where none did within `timeout_s`."""
         if self._reader is None:
-            if self._pull.behind_bytes() > BACKLOG_BYTES:
-                return self._pull.read(0.0)
+            # What was peeked is confirmed through the peeks: a walsender started before would send it again.
+            if self._pulled > self._pull.confirmed or self._pull.behind_bytes() > BACKLOG_BYTES:
+                signals = self._pull.read(timeout_s if self._pulled > self._pull.confirmed else 0.0)
+                self._pulled = signals.position.ordinal if signals is not None else self._pulled
+                return signals
             self._converse()
         assert self._reader is not None
         return self._stream(self._reader, timeout_s)
