@@ -139,7 +139,7 @@ def test_a_revoked_execute_stops_the_party_and_ends_with_the_grant(make_workbenc
 
 
 SLOW = """
-create function public.pelan(t text) returns text language plpgsql volatile as
+create function public.pelan(t text) returns text language plpgsql stable as
   $$ begin perform pg_sleep(0.004); return t; end $$;
 """
 
@@ -150,12 +150,9 @@ def test_time_limits_at_the_party_are_met_with_less_work_at_a_time(make_workbenc
     bench = make_workbench("uji", people=PEOPLE, limits={"statement_timeout_s": 1, "copy_rows": 500, "batch_rows": 500})
     party = bench.parties["uji"]
     party.run(SLOW)
-    # Rows in key order from an index: what is slow is each row, not the whole.
-    for plan in ("seqscan", "sort", "hashjoin", "mergejoin", "bitmapscan"):
-        party.run(f"alter role {party.reader} set enable_{plan} = off")
-    party.run(
-        VIEW.replace("create view", "create or replace view").replace("o.alamat,", "public.pelan(o.alamat) as alamat,")
-    )
+    # Not a barrier: behind one, each chunk would compute the whole view before its first row.
+    slow = VIEW.replace("create view", "create or replace view").replace(" with (security_barrier)", "")
+    party.run(slow.replace("o.alamat,", "public.pelan(o.alamat) as alamat,"))
     daemon = bench.start()
     bench.await_caught_up("uji")
     assert {line["error"] for line in daemon.named("session_ended")} == {"SourceBusy"}
