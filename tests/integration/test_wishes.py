@@ -31,7 +31,8 @@ def conn(staging_dsn: str) -> Iterator[psycopg.Connection]:
         opened.execute("insert into connector.source_offset (party) values ('alfa')")
         for entity in ("anggota", "kantor", "pengurus"):
             opened.execute(
-                "insert into connector.entity (party, entity, state, live_rows) values ('alfa', %s, 'streaming', 400)",
+                "insert into connector.entity (party, entity, state, generation, live_rows)"
+                " values ('alfa', %s, 'streaming', 1, 400)",
                 (entity,),
             )
         opened.execute(
