@@ -32,16 +32,16 @@ def note(sheet: Sheet, text: str, code: str | None, raw_input: str | None) -> Fa
         text: SQL of the mapped occupation.
         code: SQL of its SIAK code, if the party has one.
         raw_input: the inbox column `text` is taken from unchanged, if it is. Occupations repeat: the words are then
-            looked for once for each of a batch's common ones, and again only for a row that holds no harmless one.
+            looked for once for each of a batch's common ones, and again only for a row that holds none of those.
     """
     coded = f"{code} = any (array(select kode from staging.ref_pekerjaan where barred = 'ANGGOTA')) or " if code else ""
     if raw_input is None:
         return f"{coded}{_barred(text)}", "INDIKASI_PEKERJAAN"
     sample = f"select {raw_input} as nama from inbox limit {SAMPLE_ROWS}"
-    names = f"(select distinct nama from ({sample}) s) k"
-    query = f"select nama\nfrom {names}\nwhere nama is not null and not ({_barred('nama')})"
-    common = f"{raw_input} in (select nama from {sheet.table('kerja_lazim', query)})"
-    return f"{coded}case when {common} then false else {_barred(raw_input)} end", "INDIKASI_PEKERJAAN"
+    query = f"select nama, {_barred('nama')} as dilarang\nfrom (select distinct nama from ({sample}) s) k"
+    table = sheet.table("kerja", query)
+    sheet.join(table, "kerja_j", f"kerja_j.nama = {raw_input}", {"dilarang_j": "kerja_j.dilarang"}, early=True)
+    return f"{coded}coalesce(dilarang_j, {_barred(raw_input)})", "INDIKASI_PEKERJAAN"
 
 
 def _barred(text: str) -> str:

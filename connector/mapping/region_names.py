@@ -57,7 +57,7 @@ def by_names(sheet: Sheet, names: rules.Names, column: str, inputs: Mapping[str,
     found = [f"v{depth}_{column}" for depth in range(1, len(cells) + 1)]
     columns = {name: f"{base}_j.{level.code}" for name, level in zip(found, _LEVELS, strict=False)}
     columns[f"ambigu_{column}"] = f"{base}_j.ambigu" if len(cells) > 1 else "false"
-    sheet.join(last, f"{base}_j", keys, columns)
+    sheet.join(last, f"{base}_j", keys, columns, early=True)
     province, regency, district, village = (*found, *("null::text" for _ in range(4 - len(found))))
     return Place(
         province=province,
@@ -83,7 +83,9 @@ _PARTS = ("a", "b", "c", "d")
 class _Level:
     """How a level is looked up, and how its code is carried to the combinations of names.
 
-    `{below}` stands for the table of combinations so far, `{base}` for the name that all tables begin with.
+    `{below}` stands for the table of combinations so far, `{base}` for the name that all tables begin with. The joins
+    are left joins although each finds its row: these tables have no statistics, of inner joins the planner expects one
+    row and then loops, and expecting too many rows is the cheaper error.
     """
 
     code: str
@@ -140,7 +142,7 @@ from (select a, {_spelled("a", 1)}
       from (select a, upper(a collate "C") as u from (select distinct a from {{below}}) x offset 0) y offset 0) n
 left join staging.ref_wilayah w on w.induk is null and w.nama_norm = n.nama and w.nama_tunggal
 """.strip(),
-    "select s.*, t.prov\nfrom {below} s join {base}_prov t on t.a = s.a",
+    "select s.*, t.prov\nfrom {below} s left join {base}_prov t on t.a = s.a",
 )
 
 _split = " ".join(

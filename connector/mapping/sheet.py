@@ -23,6 +23,7 @@ class _Unit:
     names: Mapping[str, str]
     join: str = ""
     on: str = ""
+    early: bool = False
 
 
 @dataclass(slots=True)
@@ -69,13 +70,18 @@ class Sheet:
             self._units.append(_Unit({free: text}))
         return self._by_text[text]
 
-    def join(self, table: str, alias: str, on: str, columns: Mapping[str, str]) -> None:
-        """Left join a table that has at most one row for each of ours, and name what it gives."""
+    def join(self, table: str, alias: str, on: str, columns: Mapping[str, str], *, early: bool = False) -> None:
+        """Left join a table that has at most one row for each of ours, and name what it gives.
+
+        Args:
+            early: join as soon as `on` can be judged. Above a level with subqueries the planner takes every row for so
+                dear that it no longer tells a hash join from an index look-up for each row.
+        """
         depth = self._depth_of(on) + 1
         for name in columns:
             assert name not in self._depth, f"{name} is named twice"
         self._depth.update(dict.fromkeys(columns, depth))
-        self._units.append(_Unit(columns, f"left join {table} {alias} on {on}", on))
+        self._units.append(_Unit(columns, f"left join {table} {alias} on {on}", on, early))
 
     def _depth_of(self, text: str) -> int:
         return max((self._depth[word] for word in self._needs(text)), default=0)
@@ -107,7 +113,7 @@ class Sheet:
         return f"{head}select {_list(columns)}\nfrom {source}\noffset 0"
 
     def _levels(self, wanted: Iterable[str]) -> list[_Level]:
-        """The levels from the inbox up, with each unit in the last one that serves its users.
+        """The levels from the inbox up, with each unit (but early joins) in the last one that serves it.
 
         Every name that a level passes on costs time for every row, and what an expression needs is mostly passed on
         anyway. What nobody wants is left out.
@@ -119,7 +125,7 @@ class Sheet:
             names = {name: text for name, text in unit.names.items() if name in needed_at}
             if not names:
                 continue
-            at = min(needed_at[name] for name in names) - 1
+            at = self._depth_of_unit(unit) - 1 if unit.early else min(needed_at[name] for name in names) - 1
             level = levels[at]
             level.names.update(names)
             level.joins += [unit.join] if unit.join else []

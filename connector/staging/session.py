@@ -15,6 +15,13 @@ RETRY_CLASSES = ("08", "28", "40", "53", "57", "58")
 RETRY_STATES = frozenset({"55P03", "25P03", "XX000"})
 LOCK_TIMEOUT_S = 30.0
 
+# What a mapping program wants. The list of regions as a hash table takes 7 MB; a plan used once is not worth compiling;
+# and of tables without statistics, as a batch's are, the planner would sort the whole batch to merge it.
+SETTINGS = """
+select set_config('work_mem', '64MB', false), set_config('jit', 'off', false),
+       set_config('enable_mergejoin', 'off', false)
+"""
+
 
 def connect(dsn: str, application: str = "connector") -> psycopg.Connection:
     """Open an autocommit session at staging.
@@ -28,6 +35,8 @@ def connect(dsn: str, application: str = "connector") -> psycopg.Connection:
         raise StagingUnavailable(f"staging: {error.message}", hint=error.hint) from None
     # Planning each batch anew costs a millisecond and follows the batch's real size.
     conn.prepare_threshold = None
+    with translated("opening a session"):
+        conn.execute(SETTINGS)
     return conn
 
 

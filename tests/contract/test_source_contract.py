@@ -286,7 +286,7 @@ def test_rows_of_a_partitioned_table_are_its_roots(party: Party) -> None:
     party.run("update bagian set tahun = 2 where id = 1")
     party.run("delete from bagian where id = 2")
     found = collect(party, source)
-    assert keys(found, "dokumen") == ["1", "2"]
+    assert set(keys(found, "dokumen")) == {"1", "2"}
     party.run("truncate bagian")
     assert whole(collect(party, source)) == {"dokumen"}
 

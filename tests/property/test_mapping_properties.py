@@ -103,7 +103,7 @@ def test_no_text_makes_a_program_fail(conn: Connection, name: str) -> None:
     compiled = PROGRAMS[name]
     width = len(compiled.inputs)
 
-    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.tuples(*[CELL] * width), min_size=1, max_size=40))
     @example([("x" * 1_000_000,) * width])
     @example([("\u00a0" * 10_000,) * width])
@@ -144,7 +144,7 @@ def test_what_is_not_refused_can_be_staged(conn: Connection, name: str) -> None:
         lambda row: st.tuples(*[st.one_of(st.just(cell), st.just(cell), st.sampled_from(GOOD), CELL) for cell in row])
     )
 
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(near, min_size=1, max_size=40))
     def check(rows: list[tuple[str | None, ...]]) -> None:
         cells = {f"c{place}": [row[place] for row in rows] for place in range(width)}
