@@ -394,7 +394,7 @@ LONG_S = 1_200.0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("capture", "people"), [("pull", 300_000), ("stream", 100_000)])
+@pytest.mark.parametrize(("capture", "people"), [("pull", 150_000), ("stream", 100_000)])
 def test_a_large_transaction_passes_whole_in_bounded_memory(make_workbench: Make, capture: str, people: int) -> None:
     """Row 35."""
     assert_a_large_transaction_passes(make_workbench, capture, people)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
 from psycopg import sql
 
 from connector import pg
@@ -27,6 +28,11 @@ WINDOW_MIN = MIB
 # Grow the window until a call takes about half a second: each call decodes again from restart_lsn, so small
 # windows pay that price often, and large ones hold the party's server for long.
 CALL_S_LOW, CALL_S_HIGH = 0.25, 1.0
+# A transaction left open makes each call decode again all that was written since it began. Then windows are as large
+# as what is decoded again, or that price is paid for every MiB; and once caught up, the party's server rests longer.
+COSTLY_S, REST_TIMES, REST_S_MAX = 1.0, 4.0, 30.0
+# How often the log says so.
+COSTLY_EVERY_S = 60.0
 # Asking where the log ends costs the party about 50 microseconds; peeking costs milliseconds.
 LOOK_S = 0.1
 # A stretch of log without anything for us is confirmed when it is this large or this old.
@@ -141,6 +147,9 @@ class PullSource:
         self.identity = state.identity
         self._covered = self._start.ordinal
         self._confirmed = state.confirmed
+        self._restart = state.restart
+        self._span_max = math.inf
+        self._costly_at = -math.inf
         self._settings = settings
         self._begin_anew()
         self._poll_s = settings.poll_s
@@ -207,10 +216,13 @@ class PullSource:
 
     def lag_bytes_at(self, covered: int) -> int:
         """As `lag_bytes`, for whoever reads the slot by other means and has it covered up to there."""
+        return self._look(covered).lag_bytes
+
+    def _look(self, covered: int) -> slots.SlotState:
         state = slots.look(self._conn, self._slot)
         slots.start_position(state, self._slot, Position(covered, lsn_text(covered)), self.identity)
         assert state is not None
-        return state.lag_bytes
+        return state
 
     def _flushed(self) -> int:
         with slots.translated("asking where the log ends"):
@@ -224,10 +236,10 @@ class PullSource:
             try:
                 return self._window_of(flushed)
             except SourceBusy:
-                span = min(self._window, flushed - self._covered)
+                span = min(self._span(), flushed - self._covered)
                 if span <= WINDOW_MIN:
                     raise
-                self._window = max(WINDOW_MIN, span // 4)
+                self._window = self._span_max = max(WINDOW_MIN, span // 4)
                 # What the peek gave before it was ended comes again: peeks take nothing away.
                 self._begin_anew()
 
@@ -235,8 +247,13 @@ class PullSource:
         self._buffer = SignalBuffer(self._settings.keys_in_memory)
         self._changes = ChangeReader(self._settings.routes, self._buffer, self._covered)
 
+    def _span(self) -> int:
+        """How many bytes of log the next window has."""
+        return int(min(max(self._window, self._covered - self._restart), self._span_max))
+
     def _window_of(self, flushed: int) -> Signals | None:
-        upto = min(self._covered + self._window, flushed)
+        span, again = self._span(), max(0, self._covered - self._restart)
+        upto = min(self._covered + span, flushed)
         started = time.monotonic()
         last_commit = 0
         for message in self._messages(upto):
@@ -247,27 +264,45 @@ class PullSource:
             raise SourceProtocolError("a peek ended inside a transaction")
         # A peek begins at the slot's place, and begins later without a word where somebody moved the slot. Looked
         # at after the peek: the place never moves back.
-        self.lag_bytes_at(self._covered)
+        self._restart = self._look(self._covered).restart
         taken_s = time.monotonic() - started
-        self._adapt(taken_s, whole=upto < flushed)
+        new = upto - self._covered
+        self._adapt(taken_s * new / (new + again), whole=upto < flushed)
         self._covered = max(upto, last_commit, self._covered)
         found = self._buffer.transactions > 0
-        # After work there is often more work; a quiet log is looked at less and less, up to the interval.
-        self._pause_s = (
-            0.0 if found or upto < flushed else min(self._poll_s, max(LOOK_S, self._pause_s * 2, taken_s * 4))
-        )
+        self._pause_s = 0.0 if upto < flushed else self._pause(taken_s, found=found, costly=again > new)
         self._peeked_at = time.monotonic()
         return self._buffer.take(Position(self._covered, lsn_text(self._covered)), read_s=taken_s) if found else None
+
+    def _pause(self, taken_s: float, *, found: bool, costly: bool) -> float:
+        """How long to leave the server alone, now that nothing is left to read."""
+        if costly and taken_s > COSTLY_S:
+            self._complain(taken_s)
+            return min(REST_S_MAX, taken_s * REST_TIMES)
+        # After work there is often more work; a quiet log is looked at less and less, up to the interval.
+        return 0.0 if found else min(self._poll_s, max(LOOK_S, self._pause_s * 2, taken_s * 4))
+
+    def _complain(self, taken_s: float) -> None:
+        if time.monotonic() < self._costly_at + COSTLY_EVERY_S:
+            return
+        self._costly_at = time.monotonic()
+        structlog.get_logger().warning(
+            "peek_costly", peek_s=round(taken_s, 1), again_bytes=self._covered - self._restart,
+            hint="a transaction is long open at the party: all log since it began is decoded again at each look, so"
+            " the connector looks less often; the party's DBA finds it in pg_stat_activity by its xact_start",
+        )  # fmt: skip
 
     def _worth_moving(self) -> bool:
         idle_s = time.monotonic() - self._moved_at
         return self._covered - self._confirmed >= IDLE_BYTES or idle_s >= IDLE_S
 
     def _adapt(self, taken_s: float, *, whole: bool) -> None:
+        """Follow what the window itself cost, without what had to be decoded again."""
         if taken_s > CALL_S_HIGH:
             self._window = max(WINDOW_MIN, self._window // 2)
         elif whole and taken_s < CALL_S_LOW:
             self._window = min(self._window_max * 8, self._window * 2)
+        self._span_max *= 2
 
     def _messages(self, upto: int) -> Iterator[bytes]:
         """The messages of every transaction that committed up to `upto`, in order."""
