@@ -31,7 +31,7 @@ from connector.mapping.program import Program, ProgramOptions, compile_entity
 from connector.ops import evidence
 from connector.runtime.findings import Findings
 from connector.runtime.notary import Notary, Watchers
-from connector.runtime.ports import Limits, Source, View, ViewName
+from connector.runtime.ports import Limits, Source, ViewName
 from connector.runtime.supervisor import Supervisor, Target
 from connector.runtime.worker import Worker
 from connector.sqldb.engines import Options
@@ -44,6 +44,8 @@ from connector.view.sql import SqlView
 
 # The schema that the kit makes its functions in.
 KIT_SCHEMA = "sipol"
+# A signalled change is in staging by then, unless a large batch is under way.
+SETTLE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,19 @@ class ConfiguredParty:
             self.unanchored_s_max,
         )  # fmt: skip
 
+    @property
+    def ordered(self) -> bool:
+        """Positions of the source and of the view's snapshots are numbers of one kind."""
+        return self.source.engine == "postgresql" and self.source.capture in ("pull", "stream")
+
+    @property
+    def notices_within_s(self) -> float:
+        """How long a change in the party's database may take to be in staging, when all is well."""
+        every_s = 0.0 if self.ordered else self.settings.poll_s
+        if self.source.cursor is not None or self.source.capture == "diff":
+            every_s = self.source.diff_every_s
+        return every_s + SETTLE_S
+
     def open_staging(self) -> PartyStaging:
         return PartyStaging(self.staging_dsn, self.name, self.parpol_id, self.jenis, self.digest_keys)
 
@@ -98,13 +113,8 @@ class ConfiguredParty:
     def _options(self) -> Options:
         return Options(self._application, self.settings.statement_timeout_s)
 
-    def open_view(self) -> View:
-        if self.source.engine != "postgresql":
-            return SqlView(self.source_dsn, self._options, self.settings.cell_bytes_max)
-        return PostgresView(
-            self.source_dsn, application=self._application,
-            statement_timeout_s=self.settings.statement_timeout_s, cell_bytes_max=self.settings.cell_bytes_max,
-        )  # fmt: skip
+    def open_view(self) -> PostgresView | SqlView:
+        return _view_of(self.source.engine, self.source_dsn, self.settings, self._application)
 
     def open_source(
         self, stored: Position | None, identity: SourceIdentity | None, wait: Callable[[float], bool]
@@ -180,6 +190,20 @@ def open_party(config: Config, name: str, staging_dsn: str) -> ConfiguredParty:
     return ConfiguredParty(
         name, party.parpol_id, party.jenis, staging_dsn, party.source.dsn.reveal(), party.source, party.limits,
         plans, routes(programs), digest_keys(config), config.audit.stop_h and config.audit.stop_h * 3600,
+    )  # fmt: skip
+
+
+def open_view(party: configuration.Party, application: str) -> PostgresView | SqlView:
+    """A reading session at a party, for who needs nothing else of it: neither its mapping nor our keys."""
+    return _view_of(party.source.engine, party.source.dsn.reveal(), party.limits, application)
+
+
+def _view_of(engine: str, dsn: str, limits: configuration.Limits, application: str) -> PostgresView | SqlView:
+    if engine != "postgresql":
+        return SqlView(dsn, Options(application, limits.statement_timeout_s), limits.cell_bytes_max)
+    return PostgresView(
+        dsn, application=application, statement_timeout_s=limits.statement_timeout_s,
+        cell_bytes_max=limits.cell_bytes_max,
     )  # fmt: skip
 
 

@@ -278,13 +278,14 @@ class _Config(_Model):
 # ------------------------------------------------------------------------------------------------- load
 
 
-def load(path: Path, *, check_secrets: bool = True) -> Config:
+def load(path: Path, *, check_secrets: bool = True, check_mappings: bool = True) -> Config:
     """Read and check a configuration.
 
     Args:
         path: connector.yaml; files it names are relative to its folder.
         check_secrets: also look up every variable and file that is named for a secret. False for work that needs
             no secret, such as printing a kit.
+        check_mappings: the mapping files must be there. False for who is about to write one.
 
     Raises:
         ConfigError: with every problem found, as `file:line:column: message; what to do`.
@@ -292,7 +293,7 @@ def load(path: Path, *, check_secrets: bool = True) -> Config:
     reading = read(path)
     problems = list(reading.problems)
     if isinstance(reading.root, Table):
-        built = _build(path, reading.root, check_secrets, problems)
+        built = _build(path, reading.root, (check_secrets, check_mappings), problems)
         if built is not None and not problems:
             return built
     elif reading.root is not None:
@@ -312,8 +313,9 @@ def _texts(problems: tuple[Problem, ...]) -> tuple[str, ...]:
     return tuple(str(problem) for problem in problems)
 
 
-def _build(path: Path, root: Table, check_secrets: bool, problems: list[Problem]) -> Config | None:
-    """The configuration, or None; what is wrong is added to `problems`."""
+def _build(path: Path, root: Table, checks: tuple[bool, bool], problems: list[Problem]) -> Config | None:
+    """The configuration, or None; what is wrong is added to `problems`. `checks`: secrets, mapping files."""
+    check_secrets, check_mappings = checks
     problems += _character_problems(root)
     problems += _reference_problems(root)
     model: _Config | None = None
@@ -338,7 +340,8 @@ def _build(path: Path, root: Table, check_secrets: bool, problems: list[Problem]
         dsn = party_dsns.get(name)
         if dsn is not None:
             parties[name] = _party(name, party, dsn, path.parent)
-    problems += _file_problems(parties, root)
+    if check_mappings:
+        problems += _file_problems(parties, root)
     problems += _same_source_problems(parties, root, secrets)
     embedded = None if model.staging.embedded is None else path.parent / model.staging.embedded
     audit = _audit(model.audit, (audit_key, previous_key), path.parent, root, problems)

@@ -1,34 +1,32 @@
-"""`connector mapping lint | test | sql | dry-run`: a mapping file, from reading it to trying it on real rows."""
+"""`connector mapping`: a mapping file, from its first draft to trying it on real rows (see also `mapping_rows`)."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from enum import Enum
-from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from connector.cli import mapping_rows
 from connector.cli.options import EMBEDDED_MAJOR, Globals, JsonOption, given, staging_dsn
 from connector.cli.output import Answer, Table, run_verb
-from connector.config import Party
 from connector.embedded import Server, wheel_binaries
-from connector.errors import ConnectorError, MappingError, UsageError
+from connector.errors import ConnectorError, MappingError
 from connector.mapping import document
 from connector.mapping.program import ProgramOptions, compile_entity
-from connector.mapping.reasons import REASONS
 from connector.mapping.rules import Document
 from connector.ops import trial
 from connector.ops.program_text import program_text
 from connector.staging import migrate, session
-from connector.view.postgres import PostgresView
 
 # Enough to meet every habit of a party's data entry, and read in about a second.
 ROWS_DEFAULT = 10_000
 ROWS_MAX = 1_000_000
+DIFF_ROWS_DEFAULT = 100_000
 
 FileArgument = Annotated[Path, typer.Argument(help="A mapping file.")]
 
@@ -100,7 +98,31 @@ def register(app: typer.Typer) -> None:
         json: JsonOption = False,
     ) -> None:
         """Map rows of the party's views and stage none: how many would pass, and why the others would not."""
-        run_verb("mapping dry-run", json, lambda: _dry_run(given(ctx), party, entity, rows))
+        run_verb("mapping dry-run", json, lambda: mapping_rows.dry_run(given(ctx), party, entity, rows))
+
+    @verbs.command("diff")
+    def diff(
+        ctx: typer.Context,
+        old: Annotated[Path, typer.Argument(help="The mapping file in force.")],
+        new: Annotated[Path, typer.Argument(help="The mapping file that is to take its place.")],
+        rows: Annotated[int, typer.Option(min=1, max=ROWS_MAX, help="Rows of each view to try.")] = DIFF_ROWS_DEFAULT,
+        json: JsonOption = False,
+    ) -> None:
+        """Which staged rows a new mapping would change, by column and reason; stages none."""
+        run_verb("mapping diff", json, lambda: mapping_rows.diff(given(ctx), old, new, rows))
+
+    @verbs.command("init")
+    def init(
+        ctx: typer.Context,
+        party: Annotated[str, typer.Argument(help="The party's name in the configuration.")],
+        entity: Annotated[
+            list[str] | None, typer.Option("--entity", help="ENTITY=SCHEMA.VIEW: which view feeds it; may be repeated.")
+        ] = None,
+        rows: Annotated[int, typer.Option(min=1, max=ROWS_DEFAULT, help="Rows of each view to look at.")] = 1_000,
+        json: JsonOption = False,
+    ) -> None:
+        """Print a first mapping file from the columns of a party's views; meaning is never guessed."""
+        run_verb("mapping init", json, lambda: mapping_rows.init(given(ctx), party, entity or [], rows))
 
     app.add_typer(verbs, name="mapping")
 
@@ -182,77 +204,3 @@ def _server(options: Globals, on_staging: bool) -> Iterator[str]:
             yield server.dsn()
         finally:
             server.destroy()
-
-
-# ------------------------------------------------------------------------------------------------- dry run
-
-
-def _dry_run(options: Globals, name: str, only: str | None, rows: int) -> Answer:
-    config = options.load()
-    party = config.party(name)
-    loaded = document.load(party.mapping)
-    if only is not None and only not in loaded.entities:
-        raise UsageError(f"the mapping of {name} has no entity {only}", hint=f"it has: {', '.join(loaded.entities)}")
-    if party.source.engine != "postgresql":
-        raise UsageError(f"this version cannot read views of {party.source.engine} yet", place=name)
-    entities = [only] if only else list(loaded.entities)
-    with staging_dsn(config) as dsn, session.connect(dsn, application="connector mapping dry-run") as conn:
-        migrate.require(conn)
-        view = PostgresView(
-            party.source.dsn.reveal(),
-            application=f"sipol connector {name} dry-run",
-            statement_timeout_s=party.limits.statement_timeout_s,
-            cell_bytes_max=party.limits.cell_bytes_max,
-        )
-        with closing(view):
-            trials = [_tried(conn, view, party, loaded, entity, rows) for entity in entities]
-    return _answer(trials)
-
-
-def _tried(
-    conn: trial.Connection, view: PostgresView, party: Party, loaded: Document, entity: str, rows: int
-) -> trial.Trial:
-    program = compile_entity(loaded, entity, ProgramOptions(party.parpol_id, party.jenis))
-    shape = view.shape(entity, program.view, program.key, program.inputs)
-    view.begin()
-    try:
-        with session.translated(f"trying {entity}"):
-            # Rows without a key come in no chunk, and are refused all the same.
-            blocks = chain(view.chunk(shape, None, rows), view.null_keys(shape, rows))
-            return trial.dry_run(conn, program, loaded.entities[entity], blocks)
-    finally:
-        view.end()
-
-
-def _answer(trials: list[trial.Trial]) -> Answer:
-    read, passed = sum(one.read for one in trials), sum(one.passed for one in trials)
-    totals = Table(
-        ("entity", "read", "would pass", "would be refused"),
-        tuple((one.entity, one.read, one.passed, one.refused) for one in trials),
-    )
-    reasons = Table(
-        ("entity", "reason", "column", "rows", "keys", "what to do"),
-        tuple(
-            (one.entity, seen.reason, seen.column or None, seen.rows, " ".join(seen.keys), _advice(seen.reason))
-            for one in trials
-            for seen in one.reasons
-        ),
-    )
-    findings = Table(
-        ("entity", "finding", "rows", "what to do"),
-        tuple((one.entity, code, rows, _advice(code)) for one in trials for code, rows in one.findings.items()),
-    )
-    codes = Table(
-        ("entity", "column", "code without an entry", "rows"),
-        tuple((one.entity, seen.column, seen.code, seen.rows) for one in trials for seen in one.codes),
-    )
-    places = Table(
-        ("entity", "region not found", "rows"),
-        tuple((one.entity, place, rows) for one in trials for place, rows in one.places),
-    )
-    tables = tuple(table for table in (totals, reasons, findings, codes, places) if table.rows)
-    return Answer(f"{passed} of {read} rows would be staged; nothing was", trials, tables)
-
-
-def _advice(code: str) -> str | None:
-    return REASONS[code].english if code in REASONS else None

@@ -32,9 +32,9 @@ class Globals:
     config: Path
     log_format: LogFormat
 
-    def load(self, *, check_secrets: bool = True) -> Config:
+    def load(self, *, check_secrets: bool = True, check_mappings: bool = True) -> Config:
         """The configuration. Raises ConfigError."""
-        return load(self.config, check_secrets=check_secrets)
+        return load(self.config, check_secrets=check_secrets, check_mappings=check_mappings)
 
 
 def given(ctx: typer.Context) -> Globals:

@@ -30,7 +30,10 @@ def register(app: typer.Typer) -> None:
         ctx: typer.Context,
         target: TargetArgument,
         repair: Annotated[bool, typer.Option("--repair", help="Have the daemon read again what differs.")] = False,
-        settle: Annotated[float, typer.Option(min=0, help="Give staging so many seconds to catch up.")] = 5.0,
+        settle: Annotated[
+            float | None,
+            typer.Option(min=0, help="Seconds staging has to catch up; default: as its way of capture needs."),
+        ] = None,
         wait: WaitOption = 0,
         json: JsonOption = False,
     ) -> None:
@@ -38,7 +41,7 @@ def register(app: typer.Typer) -> None:
         run_verb("reconcile", json, lambda: _reconcile(given(ctx), target, (repair, settle, wait)))
 
 
-def _reconcile(options: Globals, text: str, how: tuple[bool, float, float]) -> Answer:
+def _reconcile(options: Globals, text: str, how: tuple[bool, float | None, float]) -> Answer:
     repair, settle_s, wait_s = how
     config = options.load()
     with staging_dsn(config) as dsn, session.connect(dsn, application="connector reconcile") as conn:
@@ -46,7 +49,8 @@ def _reconcile(options: Globals, text: str, how: tuple[bool, float, float]) -> A
         target = wishes.target(conn, config, text)
         party = composition.open_party(config, target.party, dsn)
         skipped = ops.comparable(conn, target.party)
-        asking = ops.Options(settle_s, wishes.operator())
+        given_s = party.notices_within_s if settle_s is None else settle_s
+        asking = ops.Options(given_s, wishes.operator(), party.ordered)
         runs: list[ops.Run] = []
         with closing(party.open_view()) as view:
             for name, (plan, seen) in party.plans.items():

@@ -63,10 +63,15 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How long staging may take to catch up between two looks; who asks."""
+    """How long staging may take to catch up between two looks; who asks.
+
+    `ordered`: the view's snapshots and the source's positions are numbers of one kind, so that it can be known when
+    staging has caught up. Otherwise `settle_s` must be as long as the source may take to notice a change.
+    """
 
     settle_s: float
     asked_by: str
+    ordered: bool = True
     chunk_rows: int = CHUNK_ROWS
     pause: Callable[[float], object] = time.sleep
 
@@ -190,8 +195,8 @@ def _look_again(
 
 
 def _await_position(conn: psycopg.Connection, party: str, position: int, options: Options) -> bool:
-    if not position:
-        # An engine whose views tell no position: time is all there is.
+    if not position or not options.ordered:
+        # Time is all there is.
         options.pause(options.settle_s)
         return True
     deadline = time.monotonic() + options.settle_s

@@ -5,21 +5,19 @@ What it reports of real rows are counts, the party's own keys, and codes without
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import psycopg
-from psycopg import sql
 from psycopg.rows import dict_row
 
 from connector.mapping.contract import MEMBER_PLACE
 from connector.mapping.program import Program, ProgramOptions, compile_entity
 from connector.mapping.rules import Document, EntityMapping, Example
 from connector.mapping.unmapped import code_queries
+from connector.ops import inbox
+from connector.ops.inbox import Connection
+from connector.ops.quarantine import masked
 from connector.view.blocks import Block
-
-Connection = psycopg.Connection[tuple[Any, ...]]
 
 KEYS_SHOWN_MAX = 5
 PLACES_SHOWN_MAX = 20
@@ -164,11 +162,11 @@ def dry_run(conn: Connection, program: Program, mapping: EntityMapping, blocks: 
         blocks: what `PostgresView.chunk` gives for `program.inputs`.
     """
     with conn.transaction(force_rollback=True):
-        _fill(conn, program, blocks)
+        inbox.fill(conn, len(program.inputs), len(program.key), blocks)
         conn.execute(f"create temp table tried on commit drop as {program.select}".encode(), program.params)
         read, passed = _one(conn, "select count(*), count(*) filter (where alasan is null) from pg_temp.tried")
         reasons = tuple(
-            ReasonSeen(reason, column, rows, tuple(keys))
+            ReasonSeen(reason, column, rows, tuple(map(masked, keys)))
             for reason, column, rows, keys in conn.execute(_REASONS, {"keys": KEYS_SHOWN_MAX})
         )
         findings: dict[str, int] = dict(conn.execute(_FINDINGS).fetchall())
@@ -181,32 +179,6 @@ def dry_run(conn: Connection, program: Program, mapping: EntityMapping, blocks: 
         if "kode_wilayah_sumber" in program.columns:
             places = tuple(conn.execute(_PLACES, {"places": PLACES_SHOWN_MAX}).fetchall())
         return Trial(program.entity, read, passed, read - passed, reasons, findings, codes, places)
-
-
-def _fill(conn: Connection, program: Program, blocks: Iterable[Block]) -> None:
-    names = [sql.Identifier(f"i{place}") for place in range(len(program.inputs))]
-    columns = sql.SQL(", ").join(sql.SQL("{} text").format(name) for name in names)
-    conn.execute(sql.SQL("create temp table inbox ({}, edge text) on commit drop").format(columns))
-    bad = [row for block in _copied(conn, names, blocks) for row in block.bad]
-    keys = names[: len(program.key)]
-    insert = sql.SQL("insert into pg_temp.inbox ({}, edge) values ({})").format(
-        sql.SQL(", ").join(keys), sql.SQL(", ").join(sql.Placeholder() * (len(keys) + 1))
-    )
-    for row in bad:
-        conn.execute(insert, [*row.key, row.reason])
-    conn.execute("analyze pg_temp.inbox")
-
-
-def _copied(conn: Connection, names: Sequence[sql.Identifier], blocks: Iterable[Block]) -> list[Block]:
-    """The blocks, copied into the inbox; only those with bad rows are kept."""
-    kept: list[Block] = []
-    into = sql.SQL("copy pg_temp.inbox ({}) from stdin").format(sql.SQL(", ").join(names))
-    with conn.cursor().copy(into) as copy:
-        for block in blocks:
-            copy.write(block.data)
-            if block.bad:
-                kept.append(block)
-    return kept
 
 
 def _one(conn: Connection, query: str) -> tuple[int, int]:

@@ -64,6 +64,8 @@ class Engine(Protocol):
 
     def columns(self, connection: DBAPIConnection, schema: str, name: str) -> Columns: ...
 
+    def views(self, connection: DBAPIConnection) -> list[tuple[str, str]]: ...
+
     def key_values(self, kind: str, text: str) -> tuple[object, ...]:
         """The values of a column of type `kind` that have this text; none where there can be no such value."""
 
@@ -153,6 +155,11 @@ class Sqlite:
         return Columns(
             {row[0].decode(): row[1].decode() for row in found}, (definition or b"").decode("utf-8", "replace")
         )
+
+    def views(self, connection: DBAPIConnection) -> list[tuple[str, str]]:
+        raw: Any = connection
+        found = raw.execute("select name from main.sqlite_master where type = 'view' order by name").fetchall()
+        return [("main", row[0].decode()) for row in found]
 
     def key_values(self, kind: str, text: str) -> tuple[object, ...]:  # noqa: ARG002 - types bind nothing in SQLite
         return loose(text)
@@ -296,6 +303,16 @@ class MySql:
         types = {row[0].decode(): b" ".join(part for part in row[1:] if part).decode() for row in rows}
         return Columns(types, found[0].decode("utf-8", "replace") if found and found[0] else "")
 
+    def views(self, connection: DBAPIConnection) -> list[tuple[str, str]]:
+        raw: Any = connection
+        with raw.cursor() as cursor:
+            cursor.execute("select table_schema, table_name from information_schema.views order by 1, 2")
+            return [
+                (schema.decode(), name.decode())
+                for schema, name in cursor.fetchall()
+                if schema not in (b"sys", b"information_schema", b"mysql", b"performance_schema")
+            ]
+
     def key_values(self, kind: str, text: str) -> tuple[object, ...]:
         return _mysql_values(kind, text)
 
@@ -412,6 +429,11 @@ class Other:
         except sa.exc.NoSuchTableError:
             return Columns({}, "")
         return Columns({str(column["name"]): str(column["type"]) for column in found}, "")
+
+    def views(self, connection: DBAPIConnection) -> list[tuple[str, str]]:  # noqa: ARG002
+        inspector = sa.inspect(self.engine)
+        schema = inspector.default_schema_name or ""
+        return [(schema, name) for name in sorted(inspector.get_view_names())]
 
     def key_values(self, kind: str, text: str) -> tuple[object, ...]:  # noqa: ARG002
         return loose(text)

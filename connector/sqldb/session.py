@@ -78,6 +78,11 @@ class SqlSession:
         with self.translated(f"looking up view {schema}.{name}"):
             return self.engine.columns(self._raw, schema, name)
 
+    def views(self) -> list[tuple[str, str]]:
+        """The views that the session may read, by schema and name."""
+        with self.translated("listing the views"):
+            return self.engine.views(self._raw)
+
     def cells(self, statement: sa.Select[Any]) -> Iterator[list[Sequence[Cell]]]:
         """The rows as text, in groups. Wrap with `held_or_translated`."""
         for group, encode in self._groups(statement):

@@ -149,6 +149,19 @@ class PostgresView:
             )
             yield from self._blocks(shape, query)
 
+    def sample(self, shape: ViewShape, rows: int) -> Iterator[Block]:
+        """Up to `rows` rows in no order, whatever their keys."""
+        with pg.held_or_translated(shape.entity, f"reading {shape.schema}.{shape.name}"):
+            query = sql.SQL("copy (select {} from {} v limit {}) to stdout").format(
+                _columns(shape.inputs), _relation(shape), sql.Literal(rows)
+            )
+            yield from self._blocks(shape, query)
+
+    def readable(self) -> list[tuple[str, str]]:
+        """The views this login may read, by schema and name."""
+        with pg.translated("listing the views"):
+            return [(schema, name) for schema, name in self._conn.execute(_READABLE).fetchall()]
+
     def matching(self, shape: ViewShape, columns: Sequence[str], values: Sequence[Sequence[str]]) -> Iterator[str]:
         """Keys of the rows whose `columns` have one of these values: who is touched by a joined table's change."""
         with pg.held_or_translated(shape.entity, f"reading {shape.schema}.{shape.name}"):
@@ -278,4 +291,10 @@ select a.attname,
   join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
  where n.nspname = %(schema)s and c.relname = %(name)s and c.relkind in ('v', 'm', 'r', 'p', 'f')
  order by a.attnum
+"""
+
+_READABLE = """
+select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+ where c.relkind in ('v', 'm') and n.nspname not in ('pg_catalog', 'information_schema')
+   and has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') order by 1, 2
 """

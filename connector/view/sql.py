@@ -116,6 +116,14 @@ class SqlView:
         condition = ranges.absent(self._columns(shape, shape.key))
         yield from self._blocks(shape, self._select(shape, shape.inputs).where(condition).limit(rows))
 
+    def sample(self, shape: ViewShape, rows: int) -> Iterator[Block]:
+        """Up to `rows` rows in no order, whatever their keys."""
+        yield from self._blocks(shape, self._select(shape, shape.inputs).limit(rows))
+
+    def readable(self) -> list[tuple[str, str]]:
+        """The views this login may read, by schema and name."""
+        return self._session.views()
+
     def matching(self, shape: ViewShape, columns: Sequence[str], values: Sequence[Sequence[str]]) -> Iterator[str]:
         """Keys of the rows whose `columns` have one of these values; a collation may add a few."""
         found = [("", one) for parts in values if (one := self._values(shape, columns, parts))]

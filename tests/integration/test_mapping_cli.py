@@ -182,3 +182,154 @@ def test_a_row_that_the_byte_check_refuses_is_counted_like_any_other(
     assert code == 0
     (trial,) = json.loads(out)["result"]
     assert ("CELL_TOO_LARGE", 1) in [(one["reason"], one["rows"]) for one in trial["reasons"]]
+
+
+# ------------------------------------------------------------------------------------------------- diff, init
+
+
+def changed(folder: Path, *replacements: tuple[str, str]) -> Path:
+    text = MAPPING.replace("version: 7", "version: 8")
+    for old, new in replacements:
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / "baru.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def differing(config: Path, folder: Path, new: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    code, out, _ = told(capsys, "--config", config, "mapping", "diff", folder / "uji.yaml", new, "--json")
+    envelope = json.loads(out)
+    assert (code, envelope["ok"]) == (0, True), out
+    result = envelope["result"]
+    assert isinstance(result, dict)
+    return result
+
+
+def test_diff_counts_rows_by_column_and_reason_and_stages_nothing(
+    folder: Path, config: Path, staging_dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = changed(
+        folder,
+        ("codes: {L: L, P: P}", "codes: {L: L, P: P, W: P}"),
+        ("nomor_kta:      kta", "nomor_kta:      {from: kta, slice: {start: 2}}"),
+        ("pekerjaan:      kerja", "pekerjaan:      {const: GURU}"),
+    )
+    result = differing(config, folder, new, capsys)
+    (entity,) = result["entities"]
+    assert (entity["read"], entity["changed"], entity["released"], entity["refused"]) == (99, 92, 3, 0)
+    assert (entity["still_refused"], entity["same"], entity["uncounted"]) == (4, 0, 0)
+    assert {one["what"]: one["rows"] for one in entity["columns"]} == {"nomor_kta": 92, "pekerjaan": 92}
+    assert entity["columns"][0]["keys"] == ["1", "100", "13", "15", "16"]
+    assert [(one["what"], one["rows"], one["keys"]) for one in entity["reasons"]] == [
+        ("-CODE_UNKNOWN", 3, ["5", "6", "7"])
+    ]
+    assert [(one["what"], one["keys"]) for one in entity["findings"]] == [("-INDIKASI_PEKERJAAN", ["13"])]
+    assert result["moved"] == 95
+    with psycopg.connect(staging_dsn) as conn:
+        assert list(counts(conn)) == [0, 0, 0]
+
+
+def test_diff_of_equal_mappings_finds_nothing(folder: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (entity,) = differing(config, folder, changed(folder), capsys)["entities"]
+    assert (entity["same"], entity["still_refused"], entity["changed"], entity["columns"]) == (92, 7, 0, [])
+
+
+def test_diff_sees_another_view_and_doubled_keys(
+    folder: Path, config: Path, source_dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with psycopg.connect(source_dsn, autocommit=True) as conn:
+        conn.execute(
+            "create view ekspor.v_lain as select * from ekspor.v_anggota where id <> '1'"
+            " union all select * from ekspor.v_anggota where id in ('2', '3')"
+        )
+    (entity,) = differing(config, folder, changed(folder, ("v_anggota", "v_lain")), capsys)["entities"]
+    assert (entity["gone"], entity["new"], entity["uncounted"], entity["same"]) == (1, 0, 4, 89)
+
+
+def test_diff_shows_keys_and_no_cell(folder: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = changed(
+        folder, ("alamat:         alamat", "alamat:         nama"), ("nama:           nama", "nama:           alamat")
+    )
+    code, out, err = told(capsys, "--config", config, "mapping", "diff", folder / "uji.yaml", new)
+    assert (code, "92 of 99 rows would be staged otherwise" in out) == (0, True)
+    for secret in ("RAHASIA", "Rahasia", "32730155", "1995-12-15"):
+        assert secret not in out + err
+
+
+def test_diff_wants_one_party_s_mappings(folder: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = changed(folder, ("party: uji", "party: lain"))
+    code, _, err = told(capsys, "--config", config, "mapping", "diff", folder / "uji.yaml", new)
+    assert (code, "compare one party's mappings" in err) == (2, True)
+
+
+def drafted(config: Path, capsys: pytest.CaptureFixture[str], *entities: str) -> str:
+    asked = [word for entity in entities for word in ("--entity", entity)]
+    code, out, _ = told(capsys, "--config", config, "mapping", "init", "uji", *asked)
+    assert code == 0
+    return out
+
+
+def test_init_takes_over_equal_names_and_leaves_every_choice_open(
+    folder: Path, config: Path, source_dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "uji.yaml").unlink()
+    with psycopg.connect(source_dsn, autocommit=True) as conn:
+        conn.execute(
+            "create view ekspor.v_draf as select id, nik, nama, jk as jenis_kelamin, lahir as tanggal_lahir, alamat,"
+            " kel as kode_kelurahan, to_char(lahir::date, 'DD/MM/YYYY') as tempat_lahir, kta as \"No KTA\""
+            " from ekspor.v_anggota"
+        )
+    lines = [line.strip() for line in drafted(config, capsys, "anggota=ekspor.v_draf").splitlines()]
+    found = {line.split("  #")[0] for line in lines}
+    assert {
+        "view: ekspor.v_draf", "key: []", "nik: {from: nik, digits: true}", "nama: nama", "alamat: alamat",
+        "tanggal_lahir: {from: tanggal_lahir, date: YYYY-MM-DD}",
+    } <= found  # fmt: skip
+    (sex,) = [line for line in lines if "jenis_kelamin:" in line]
+    assert sex.startswith("# jenis_kelamin: {from: jenis_kelamin, codes: {...}}  # 4 rows hold other words than L/P")
+    assert any(line.startswith("# kode_kelurahan: {from: kode_kelurahan, region: ...}") for line in lines)
+    assert any(line.startswith("# nomor_kta: required;") for line in lines)
+    assert any(line.startswith('#   "No KTA": text') for line in lines)
+    assert any('unique and never empty: "No KTA"' in line for line in lines), lines
+
+
+def test_init_without_an_entity_lists_the_views(
+    config: Path, source_dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with psycopg.connect(source_dsn, autocommit=True) as conn:
+        conn.execute("create view ekspor.v_dua as select 1 as a")
+    text = drafted(config, capsys)
+    assert "entities: {}" in text
+    assert "#   ekspor.v_dua" in text
+    code, _, err = told(capsys, "--config", config, "mapping", "init", "uji", "--entity", "angota=ekspor.v_dua")
+    assert (code, "did you mean `anggota`" in err) == (2, True)
+
+
+def test_init_shows_shapes_that_many_share_and_no_cell(
+    config: Path, source_dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with psycopg.connect(source_dsn, autocommit=True) as conn:
+        conn.execute("update ekspor.v_anggota set nik = '32.73.01-551295-0007' where id = '30'")
+    text = drafted(config, capsys, "anggota=ekspor.v_anggota")
+    assert "9999999999999999 97 %" in text
+    assert "99.99.99-999999-9999" not in text, "one row's shape is not told"
+    for secret in ("RAHASIA", "Rahasia", "32730155", "1995-12-15", "3273"):
+        assert secret not in text
+
+
+def test_a_finished_draft_is_a_good_mapping(folder: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = drafted(config, capsys, "anggota=ekspor.v_anggota")
+    (folder / "draf.yaml").write_text(text, encoding="utf-8")
+    code, _, err = told(capsys, "mapping", "lint", folder / "draf.yaml")
+    assert code == 2
+    assert "`key`" in err
+    finished = text.replace("key: []", "key: [id]").replace(
+        "    columns:\n",
+        "    columns:\n      nomor_kta: kta\n      jenis_kelamin: {from: jk, codes: {L: L, P: P}}\n"
+        "      tanggal_lahir: {from: lahir, date: YYYY-MM-DD}\n      pekerjaan: kerja\n"
+        "      kode_kelurahan: {from: kel, region: kemendagri}\n",
+    )
+    (folder / "draf.yaml").write_text(finished, encoding="utf-8")
+    code, _, err = told(capsys, "mapping", "lint", folder / "draf.yaml")
+    assert (code, err) == (0, "")
