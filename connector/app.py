@@ -1,14 +1,14 @@
 """The composition root: the only place that names concrete classes for a configuration.
 
-`run` runs the daemon; `worker_main` is what each worker process runs; `open_party` builds one party.
+`roster` says what a daemon is to run; `run` runs it; `open_party` builds one party.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 from connector import config as configuration
 from connector import logs
@@ -23,8 +23,8 @@ from connector.capture.polling.sql_digests import SqlDigests
 from connector.capture.postgres.pull import KitCalls, PullSource, SlotSettings
 from connector.capture.postgres.stream_source import StreamSource
 from connector.capture.signals import Route, Routes
-from connector.config import Config
-from connector.errors import ConfigError, ConnectorError, UsageError
+from connector.config import Config, Secret
+from connector.errors import ConfigError, ConnectorError, SourceMisconfigured, UsageError
 from connector.events import Position, SourceIdentity
 from connector.mapping import document as mapping_document
 from connector.mapping.program import Program, ProgramOptions, compile_entity
@@ -32,7 +32,7 @@ from connector.ops import evidence
 from connector.runtime.findings import Findings
 from connector.runtime.notary import Notary, Watchers
 from connector.runtime.ports import Limits, Source, ViewName
-from connector.runtime.supervisor import Supervisor, Target
+from connector.runtime.supervisor import Roster, Supervisor, Target
 from connector.runtime.worker import Worker
 from connector.sqldb.engines import Options
 from connector.staging import offsets, session
@@ -56,7 +56,6 @@ class ConfiguredParty:
     parpol_id: int
     jenis: str
     staging_dsn: str
-    source_dsn: str
     source: configuration.Source
     settings: configuration.Limits
     plans: Mapping[str, tuple[EntityPlan, ViewName]]
@@ -64,6 +63,17 @@ class ConfiguredParty:
     digest_keys: DigestKeys
     # The audit log's policy, the same for every party (audit.stop_h).
     unanchored_s_max: float | None = None
+    # Digests of what it was configured with, by part: what `connector reload` compares.
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def source_dsn(self) -> str:
+        """As it is now: a rotated password is taken at the next connect."""
+        try:
+            return self.source.dsn.reveal()
+        except ConfigError as error:
+            # While a file is being replaced it may be away; the party waits, and says so.
+            raise SourceMisconfigured(error.message, hint=error.hint, place=error.place) from None
 
     @property
     def limits(self) -> Limits:
@@ -88,13 +98,16 @@ class ConfiguredParty:
         return every_s + SETTLE_S
 
     def open_staging(self) -> PartyStaging:
-        return PartyStaging(self.staging_dsn, self.name, self.parpol_id, self.jenis, self.digest_keys)
+        staging = PartyStaging(self.staging_dsn, self.name, self.parpol_id, self.jenis, self.digest_keys)
+        staging.note_settings(self.parts)
+        return staging
 
     def report(self, report: Report) -> None:
         """Say how the worker fares, through a session of its own: it may have no other."""
         conn = session.connect(self.staging_dsn, f"connector {self.name}")
         with closing(conn), session.translated("reporting"):
             offsets.register(conn, self.name, self.parpol_id, self.jenis)
+            offsets.note_settings(conn, self.name, self.parts)
             write_report(conn, self.name, report)
 
     def guard_disk(self) -> None:
@@ -185,12 +198,44 @@ def open_party(config: Config, name: str, staging_dsn: str) -> ConfiguredParty:
     if name not in config.parties:
         raise UsageError(f"there is no party {name}", hint=f"the configuration has: {', '.join(config.parties)}")
     party = config.parties[name]
-    programs = compile_party(party)
+    return _open(party, compile_party(party), _Rules.of(config), staging_dsn)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What the configuration says for every party alike."""
+
+    digest_key: Secret | None
+    stop_h: float | None
+
+    @classmethod
+    def of(cls, config: Config) -> _Rules:
+        return cls(config.digest.key, config.audit.stop_h)
+
+
+def _open(
+    party: configuration.Party, programs: Mapping[str, Program], rules: _Rules, staging_dsn: str
+) -> ConfiguredParty:
+    name = party.name
     plans = {entity: (_plan(name, party.parpol_id, program), _view(program)) for entity, program in programs.items()}
     return ConfiguredParty(
-        name, party.parpol_id, party.jenis, staging_dsn, party.source.dsn.reveal(), party.source, party.limits,
-        plans, routes(programs), digest_keys(config), config.audit.stop_h and config.audit.stop_h * 3600,
+        name, party.parpol_id, party.jenis, staging_dsn, party.source, party.limits, plans, routes(programs),
+        _derived(rules.digest_key), rules.stop_h and rules.stop_h * 3600, parts(party, programs, rules),
     )  # fmt: skip
+
+
+def parts(party: configuration.Party, programs: Mapping[str, Program], rules: _Rules) -> dict[str, str]:
+    """Digests of what a party runs with, by part of the configuration. A secret counts as its reference."""
+    said: Mapping[str, object] = {
+        "party": (party.parpol_id, party.jenis),
+        "mapping": sorted(
+            (name, program.mapping_digest, program.mapping_version) for name, program in programs.items()
+        ),
+        "source": (party.source, party.source.dsn.kind, party.source.dsn.name),
+        "limits": party.limits,
+        "daemon": rules,
+    }
+    return {name: hashlib.sha256(repr(value).encode()).hexdigest()[:16] for name, value in said.items()}
 
 
 def open_view(party: configuration.Party, application: str) -> PostgresView | SqlView:
@@ -252,49 +297,78 @@ def routes(programs: Mapping[str, Program]) -> Routes:
 
 
 def digest_keys(config: Config) -> DigestKeys:
-    if config.digest.key is None:
-        raise ConfigError(
-            "digest.key is missing", place=str(config.path), hint="`connector digest keygen` makes one; KPU keeps it"
-        )
-    return DigestKeys.derive(config.digest.key.reveal().encode())
+    return _derived(config.digest.key)
 
 
-def run(config: Config, staging_dsn: str, parties: list[str], *, once: bool, log_format: str = "console") -> bool:
-    """Run the daemon. True where every party ended as asked."""
+def _derived(key: Secret | None) -> DigestKeys:
+    if key is None:
+        raise ConfigError("digest.key is missing", hint="`connector digest keygen` makes one; KPU keeps it")
+    return DigestKeys.derive(key.reveal().encode())
+
+
+def roster(config: Config, staging_dsn: str, parties: Sequence[str], log_format: str = "console") -> Roster:
+    """What a daemon is to run for these parties. Everything that can be wrong without a database is found here.
+
+    Raises:
+        ConfigError, MappingError: with every problem.
+    """
+    digest_keys(config)
+    rules = _Rules.of(config)
+    workers = {
+        name: _Start(config.parties[name], compile_party(config.parties[name]), rules, staging_dsn, log_format)
+        for name in parties
+    }
     beside: dict[str, Target] = {
-        "audit tree": _Notary(config.path, staging_dsn, log_format),
+        "audit tree": _Notary(replace(config, parties={}), staging_dsn, log_format),
         "set findings": _Findings(staging_dsn, log_format),
     }
-    return Supervisor(_Start(config.path, staging_dsn, log_format), parties, once=once, beside=beside).run()
+    return Roster(workers, beside)
+
+
+def settings(config: Config) -> dict[str, Mapping[str, str]]:
+    """With what each party is to run, as `ConfiguredParty.parts`. Raises as `roster` does."""
+    digest_keys(config)
+    rules = _Rules.of(config)
+    return {name: parts(party, compile_party(party), rules) for name, party in config.parties.items()}
+
+
+def run(first: Roster, *, once: bool, reload: Callable[[], Roster] | None = None) -> bool:
+    """Run the daemon. True where every party ended as asked."""
+    return Supervisor(first, once=once, reload=reload).run()
 
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """What a worker process is given; a secret is never in it, each worker looks its own up."""
+    """What a worker process is given: its own party, checked, so that a file that is being edited stops no restart.
 
-    config: Path
+    No secret of the party's is in it; the worker looks them up.
+    """
+
+    party: configuration.Party
+    programs: Mapping[str, Program]
+    rules: _Rules
     staging_dsn: str
     log_format: str
 
     def __call__(self, party: str, daemon: str, once: bool, wait: Callable[[float], bool]) -> bool:
         logs.setup("json" if self.log_format == "json" else "console", party=party)
-        config = configuration.load(self.config)
-        return Worker(open_party(config, party, self.staging_dsn), daemon=daemon, wait=wait, once=once).run()
+        opened = _open(self.party, self.programs, self.rules, self.staging_dsn)
+        return Worker(opened, daemon=daemon, wait=wait, once=once).run()
 
 
 @dataclass(frozen=True, slots=True)
 class _Notary:
-    """As `_Start`, for the process that keeps the audit log's tree."""
+    """As `_Start`, for the process that keeps the audit log's tree; the configuration without its parties."""
 
-    config: Path
+    config: Config
     staging_dsn: str
     log_format: str
 
     def __call__(self, name: str, daemon: str, once: bool, wait: Callable[[float], bool]) -> bool:  # noqa: ARG002
         logs.setup("json" if self.log_format == "json" else "console", party=name)
-        config = configuration.load(self.config, check_secrets=False)
-        watchers = Watchers(config.audit.witnesses, config.audit.witnesses_needed)
-        Notary(self.staging_dsn, lambda: evidence.signing(config), watchers, wait).run()
+        audit = self.config.audit
+        watchers = Watchers(audit.witnesses, audit.witnesses_needed)
+        Notary(self.staging_dsn, lambda: evidence.signing(self.config), watchers, wait).run()
         return True
 
 

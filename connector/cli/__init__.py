@@ -24,6 +24,7 @@ from connector.errors import UsageError
 VERBS: dict[str, str] = {
     "demo": "demo",
     "run": "daemon",
+    "reload": "reload",
     "migrate": "migrate",
     "check": "check",
     "kit": "kit",

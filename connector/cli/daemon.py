@@ -9,7 +9,9 @@ import typer
 from connector import app as composition
 from connector.cli.options import Globals, JsonOption, given, staging_dsn
 from connector.cli.output import Answer, run_verb
-from connector.errors import ConnectorError
+from connector.config import Config
+from connector.errors import ConfigError, ConnectorError
+from connector.runtime.supervisor import Roster
 from connector.staging import migrate, session
 
 OnceOption = Annotated[bool, typer.Option("--once", help="Drain what is there, then exit.")]
@@ -29,16 +31,30 @@ def register(app: typer.Typer) -> None:
 
 def _run(options: Globals, once: bool, only: list[str]) -> Answer:
     config = options.load()
-    parties = [config.party(name).name for name in only] or list(config.parties)
+    parties = _wanted(config, only)
     # Mappings are checked before anything starts: a mistake in one is told at once, with its place.
-    for name in parties:
-        composition.compile_party(config.parties[name])
-    composition.digest_keys(config)
+    log_format = options.log_format.value
     with staging_dsn(config) as dsn:
+        first = composition.roster(config, dsn, parties, log_format)
         with session.connect(dsn, application="connector run") as conn:
             migrate.require(conn)
-        ended = composition.run(config, dsn, parties, once=once, log_format=options.log_format.value)
+        ended = composition.run(first, once=once, reload=lambda: _again(options, config, dsn, only))
     if not ended:
         error = PartyHalted("a party was halted", hint="see its last error: connector status")
         return Answer("a party was halted", {"parties": parties}, error=error)
     return Answer("caught up" if once else "stopped", {"parties": parties})
+
+
+def _again(options: Globals, running: Config, dsn: str, only: list[str]) -> Roster:
+    """What is to run by the configuration as it is now; raises where it has problems."""
+    new = options.load()
+    if running.staging.embedded != new.staging.embedded:
+        raise ConfigError("`staging.embedded` cannot change while the daemon runs", hint="stop it and start it again")
+    if new.staging.dsn is not None:
+        dsn = new.staging.dsn.reveal()
+    left = [name for name in only if name in new.parties]
+    return composition.roster(new, dsn, _wanted(new, left or only), options.log_format.value)
+
+
+def _wanted(config: Config, only: list[str]) -> list[str]:
+    return [config.party(name).name for name in only] or list(config.parties)

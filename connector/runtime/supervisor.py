@@ -1,7 +1,8 @@
 """Keeps one worker process per party alive. A party that crashes takes only its own process down.
 
 The supervisor touches no database. Workers come from a fork server, so forty of them share their code's
-memory; each ends by itself when the supervisor is gone.
+memory; each ends by itself when the supervisor is gone. What is to run is a `Roster`; a new one (SIGHUP) touches
+only what differs from the one before.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 
 import structlog
 
+from connector.errors import ConfigError, ConnectorError, MappingError
 from connector.logs import describe
+from connector.runtime import confine
 from connector.runtime.policy import Policy, Reaction, delay_s
+from connector.runtime.systemd import Systemd
 
 CRASH = Policy(Reaction.RETRY, first_s=0.2, most_s=60.0)
 # A worker that lived this long did well: its next crash counts as the first.
@@ -28,42 +32,61 @@ STEADY_S = 60.0
 # SIGTERM asks; after this long SIGKILL ends it. A batch is repeated whole by the next start.
 STOP_S = 8.0
 
-# What a worker process runs: party, daemon's name, once, wait(seconds) -> stop? It travels by pickle.
+# How many of a refused configuration's problems are logged; `connector reload` shows them all.
+PROBLEMS_MAX = 20
+
+# What a worker process runs: party, daemon's name, once, wait(seconds) -> stop? It travels by pickle. Two that are
+# equal do the same: that is how a reload knows what to leave alone.
 Target = Callable[[str, str, bool, Callable[[float], bool]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """What is to run. `beside` are processes that serve all parties and that no party waits for: started again
+    whenever they end, and stopped last, so that they see what the workers did last.
+    """
+
+    parties: Mapping[str, Target]
+    beside: Mapping[str, Target] = field(default_factory=dict)
+
+    @property
+    def targets(self) -> Mapping[str, Target]:
+        return {**self.parties, **self.beside}
 
 
 @dataclass(slots=True)
 class Running:
-    """A worker process, and how it has fared."""
+    """A worker process, and how it has fared. `retired_s`: when it was told to end because it is wanted no more."""
 
     party: str
+    target: Target
     process: ForkServerProcess
     lifeline: Connection
     started_s: float
     crashes: int = 0
+    retired_s: float | None = None
 
 
 class Supervisor:
-    """Runs workers for `parties` until stopped, or with `once` until each has caught up.
+    """Runs what a roster says until stopped, or with `once` until each party has caught up.
 
-    `beside` are processes that serve all parties and that no party waits for: started again whenever they end, and
-    stopped last, so that they see what the workers did last.
+    `reload` gives the roster as it is to be now, or raises: then everything stays as it was.
     """
 
-    def __init__(
-        self, target: Target, parties: Sequence[str], *, once: bool, beside: Mapping[str, Target] | None = None
-    ) -> None:
-        self._parties = tuple(parties)
-        self._beside = dict(beside or {})
-        self._target = target
+    def __init__(self, roster: Roster, *, once: bool, reload: Callable[[], Roster] | None = None) -> None:
+        self._roster = roster
+        self._reload = reload
         self._once = once
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([type(target).__module__])
+        modules = {type(target).__module__ for target in roster.targets.values()}
+        self._context.set_forkserver_preload(sorted(modules))
         self._workers: dict[str, Running] = {}
         self._due: dict[str, tuple[float, int]] = {}
         self._failed: set[str] = set()
         self._stop = threading.Event()
+        self._asked = threading.Event()
         self._daemon = f"{os.uname().nodename}:{os.getpid()}"
+        self._systemd = Systemd.from_environment()
         self._log = structlog.get_logger()
 
     def stop(self) -> None:
@@ -71,28 +94,83 @@ class Supervisor:
 
     def run(self) -> bool:
         """Supervise. True where every party ended as asked."""
-        previous = {number: signal.signal(number, lambda *_: self.stop()) for number in (signal.SIGTERM, signal.SIGINT)}
+        handlers: dict[int, Callable[..., None]] = {
+            signal.SIGTERM: lambda *_: self.stop(),
+            signal.SIGINT: lambda *_: self.stop(),
+            signal.SIGHUP: lambda *_: self._asked.set(),
+        }
+        previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        confine.undumpable()
         try:
-            for name in (*self._parties, *self._beside):
-                self._start(name, 0)
-            while not self._stop.is_set() and (self._workers.keys() | self._due.keys()) - self._beside.keys():
+            self._start_missing()
+            self._systemd.ready(f"{len(self._roster.parties)} parties")
+            while not self._stop.is_set() and (self._workers.keys() | self._due.keys()) - self._roster.beside.keys():
                 self._stop.wait(0.1)
+                self._systemd.alive()
+                if self._asked.is_set():
+                    self._asked.clear()
+                    self._reload_roster()
                 self._look()
         finally:
+            self._systemd.stopping()
             self._end()
             for number, handler in previous.items():
                 signal.signal(number, handler)
         return not self._failed
 
+    # -- what is to run
+
+    def _reload_roster(self) -> None:
+        if self._reload is None:
+            return
+        self._systemd.reloading()
+        try:
+            roster = self._reload()
+        except ConnectorError as error:
+            problems = error.problems if isinstance(error, ConfigError | MappingError) else ()
+            self._log.error(
+                "configuration_refused", message=str(error), problems=problems[:PROBLEMS_MAX],
+                hint="everything runs on as before; mend it and run `connector reload` again",
+            )  # fmt: skip
+        else:
+            self._want(roster)
+        self._systemd.ready(f"{len(self._roster.parties)} parties")
+
+    def _want(self, roster: Roster) -> None:
+        """Make a roster what is to run: only what differs is stopped or started."""
+        before, after = self._roster.targets, roster.targets
+        self._roster = roster
+        self._log.info(
+            "configuration_reloaded", added=sorted(after.keys() - before.keys()),
+            removed=sorted(before.keys() - after.keys()),
+            changed=sorted(name for name in after.keys() & before.keys() if after[name] != before[name]),
+        )  # fmt: skip
+        for name, running in self._workers.items():
+            if running.retired_s is None and after.get(name) != running.target:
+                running.retired_s = time.monotonic()
+                running.process.terminate()
+        for name in self._due.keys() - after.keys():
+            del self._due[name]
+        self._start_missing()
+
+    def _start_missing(self) -> None:
+        """Start what is to run and does not, a halted party too: what halted it may have been mended."""
+        for name in self._roster.targets:
+            if name not in self._workers and name not in self._due:
+                self._start(name, 0)
+
+    # -- processes
+
     def _start(self, party: str, crashes: int) -> None:
+        target = self._roster.targets[party]
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_child, args=(self._beside.get(party, self._target), party, self._daemon, self._once, theirs),
-            name=f"connector {party}",
-        )  # fmt: skip
+            target=_child, args=(target, party, self._daemon, self._once, theirs), name=f"connector {party}"
+        )
         process.start()
         theirs.close()
-        self._workers[party] = Running(party, process, ours, time.monotonic(), crashes)
+        self._failed.discard(party)
+        self._workers[party] = Running(party, target, process, ours, time.monotonic(), crashes)
         self._log.info("worker_started", party=party, pid=process.pid)
 
     def _look(self) -> None:
@@ -104,37 +182,48 @@ class Supervisor:
         for running in list(self._workers.values()):
             if running.process.exitcode is not None:
                 self._ended(running, running.process.exitcode)
+            elif running.retired_s is not None and now - running.retired_s > STOP_S:
+                self._log.warning("worker_killed", party=running.party)
+                running.process.kill()
 
     def _ended(self, running: Running, code: int) -> None:
         del self._workers[running.party]
         running.process.join()
         running.lifeline.close()
-        if code == 0 and running.party not in self._beside:
+        beside = running.party in self._roster.beside
+        if running.retired_s is not None:
+            self._log.info("worker_retired", party=running.party, exit_code=code)
+            if running.party in self._roster.targets:
+                self._start(running.party, 0)
+        elif code == 0 and not beside:
             self._log.info("worker_ended", party=running.party)
-        elif code == EXIT_HALTED and running.party not in self._beside:
+        elif code == EXIT_HALTED and not beside:
             self._failed.add(running.party)
             self._log.error(
                 "party_halted",
                 party=running.party,
-                hint="see the error above; after mending it, start the daemon again",
+                hint="see the error above; after mending it: connector reload",
             )
         else:
-            steady = time.monotonic() - running.started_s > STEADY_S
-            crashes = 1 if steady else running.crashes + 1
-            wait = delay_s(CRASH, crashes, random.random())  # noqa: S311 - jitter, not a secret
-            self._due[running.party] = (time.monotonic() + wait, crashes)
-            self._log.error(
-                "worker_crashed",
-                party=running.party,
-                exit_code=code,
-                crashes=crashes,
-                restart_in_s=round(wait, 2),
-                hint="it is started again; if this repeats, look at the lines before it",
-            )
+            self._crashed(running, code)
+
+    def _crashed(self, running: Running, code: int) -> None:
+        steady = time.monotonic() - running.started_s > STEADY_S
+        crashes = 1 if steady else running.crashes + 1
+        wait = delay_s(CRASH, crashes, random.random())  # noqa: S311 - jitter, not a secret
+        self._due[running.party] = (time.monotonic() + wait, crashes)
+        self._log.error(
+            "worker_crashed",
+            party=running.party,
+            exit_code=code,
+            crashes=crashes,
+            restart_in_s=round(wait, 2),
+            hint="it is started again; if this repeats, look at the lines before it",
+        )
 
     def _end(self) -> None:
-        self._end_all([running for name, running in self._workers.items() if name not in self._beside])
-        self._end_all([running for name, running in self._workers.items() if name in self._beside])
+        self._end_all([running for name, running in self._workers.items() if name not in self._roster.beside])
+        self._end_all([running for name, running in self._workers.items() if name in self._roster.beside])
         self._workers.clear()
 
     def _end_all(self, workers: Sequence[Running]) -> None:
@@ -155,9 +244,11 @@ EXIT_HALTED, EXIT_FAILED = 70, 71
 
 def _child(target: Target, party: str, daemon: str, once: bool, lifeline: Connection) -> None:
     """A worker process: ends on SIGTERM, or when the supervisor is gone."""
+    confine.undumpable()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     threading.Thread(target=_watch, args=(lifeline, stop), name="lifeline", daemon=True).start()
     try:
         ended = target(party, daemon, once, lambda seconds: stop.wait(seconds) if seconds > 0 else stop.is_set())

@@ -6,9 +6,11 @@ to move back, and it fences a daemon that no longer owns the party.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from connector.errors import Fenced, StaleRead
 from connector.events import Position, SourceIdentity
@@ -51,6 +53,15 @@ def register(conn: psycopg.Connection, party: str, parpol_id: int, jenis: str) -
             f"parpol_id {parpol_id} is not this party's in staging",
             hint="two parties must not share a parpol_id, and a party keeps the one it has",
             place=party,
+        )
+
+
+def note_settings(conn: psycopg.Connection, party: str, settings: Mapping[str, str]) -> None:
+    """Say with what the party runs: digests by part of its configuration."""
+    with translated("noting the settings"):
+        conn.execute(
+            "update connector.party set settings = %s where party = %s and settings is distinct from %s",
+            (Jsonb(dict(settings)), party, Jsonb(dict(settings))),
         )
 
 

@@ -107,6 +107,9 @@ class PartyStaging:
         """A session beside this one, for a first copy's chunks; it is fenced as this one is."""
         return Lane(self._dsn, self._party, self._keys, self._epoch)
 
+    def note_settings(self, settings: Mapping[str, str]) -> None:
+        offsets.note_settings(self._conn, self._party, settings)
+
     def stored(self) -> offsets.StoredOffset:
         with session.translated("reading the position"):
             return offsets.load(self._conn, self._party)
