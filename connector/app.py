@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ from connector.runtime.supervisor import Roster, Supervisor, Target
 from connector.runtime.worker import Worker
 from connector.sqldb.engines import Options
 from connector.staging import offsets, session
+from connector.staging.leases import Leases
 from connector.staging.memory import PartyMemory
 from connector.staging.party import PartyStaging, Report, write_report
 from connector.staging.plan import DigestKeys, EntityPlan
@@ -332,9 +334,17 @@ def settings(config: Config) -> dict[str, Mapping[str, str]]:
     return {name: parts(party, compile_party(party), rules) for name, party in config.parties.items()}
 
 
-def run(first: Roster, *, once: bool, reload: Callable[[], Roster] | None = None) -> bool:
-    """Run the daemon. True where every party ended as asked."""
-    return Supervisor(first, once=once, reload=reload).run()
+def run(
+    first: Roster, staging_dsn: Callable[[], str], *, once: bool, reload: Callable[[], Roster] | None = None
+) -> bool:
+    """Run the daemon. True where every party ended as asked.
+
+    It shares the parties with other daemons, unless it is to drain them `once`. `staging_dsn` is asked at each connect:
+    its password may change meanwhile.
+    """
+    daemon = f"{os.uname().nodename}:{os.getpid()}"
+    share = None if once else Leases(staging_dsn, daemon)
+    return Supervisor(first, daemon, once=once, reload=reload, share=share).run()
 
 
 @dataclass(frozen=True, slots=True)

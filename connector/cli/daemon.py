@@ -38,7 +38,8 @@ def _run(options: Globals, once: bool, only: list[str]) -> Answer:
         first = composition.roster(config, dsn, parties, log_format)
         with session.connect(dsn, application="connector run") as conn:
             migrate.require(conn)
-        ended = composition.run(first, once=once, reload=lambda: _again(options, config, dsn, only))
+        asked = config.staging.dsn.reveal if config.staging.dsn is not None else lambda: dsn
+        ended = composition.run(first, asked, once=once, reload=lambda: _again(options, config, dsn, only))
     if not ended:
         error = PartyHalted("a party was halted", hint="see its last error: connector status")
         return Answer("a party was halted", {"parties": parties}, error=error)

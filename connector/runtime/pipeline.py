@@ -30,6 +30,8 @@ from connector.view.shape import ViewShape
 
 # A gate that stays shut this long is told in the log: somebody's standby is away.
 GATE_WARN_S = 5.0
+# How long a call waits for it; then whoever called may see to wishes, and calls again.
+GATE_S = 0.5
 _DIRECT = frozenset({EntityState.STREAMING})
 
 
@@ -56,10 +58,13 @@ class Pipeline:
         self._limits = pace.limits
         self._pace = pace
         self._wait = wait
+        self._hidden_s = 0.0
         self._log = structlog.get_logger()
 
-    def apply(self, signals: Signals, entities: Mapping[str, Entity], states: Mapping[str, EntityStatus]) -> None:
+    def apply(self, signals: Signals, entities: Mapping[str, Entity], states: Mapping[str, EntityStatus]) -> bool:
         """Apply whole transactions: all of it or nothing, then confirm.
+
+        False where their commits do not show yet, although the log has them: nothing was done, call again.
 
         Raises:
             EntityHeld: one entity cannot go on; nothing was written. Hold it and call again.
@@ -67,15 +72,20 @@ class Pipeline:
         if signals.empty:
             self._staging.move_idle(signals.position)
         else:
-            self._apply(signals, entities, states)
+            failpoint.hit("after_read")
+            snapshot = self._see(signals)
+            if snapshot is None:
+                return False
+            self._apply(snapshot, signals, entities, states)
         failpoint.hit("before_confirm")
         self._source.confirm(signals.position)
         failpoint.hit("after_confirm")
+        return True
 
-    def _apply(self, signals: Signals, entities: Mapping[str, Entity], states: Mapping[str, EntityStatus]) -> None:
-        failpoint.hit("after_read")
+    def _apply(
+        self, snapshot: Snapshot, signals: Signals, entities: Mapping[str, Entity], states: Mapping[str, EntityStatus]
+    ) -> None:
         started = time.monotonic()
-        snapshot = self._see(signals)
         read = Read(snapshot.position, signals.committed_first, signals.committed_last)
         try:
             with self._staging.batch(EntryKind.SIGNALS, read) as batch:
@@ -107,22 +117,29 @@ class Pipeline:
             self._view.end()
         self._log.info("parked_keys_applied", entity=entity.plan.entity, keys=parked, audit_seq=seq)
 
-    def _see(self, signals: Signals) -> Snapshot:
-        """A snapshot in which every signalled transaction is visible; waits until there is one."""
+    def _see(self, signals: Signals) -> Snapshot | None:
+        """A snapshot in which every signalled transaction is visible; None where there is none for a while."""
         waited_s, pause_s = 0.0, 0.005
         while True:
             snapshot = self._view.begin()
             if snapshot.shows(signals.xids):
+                self._hidden_s = 0.0
                 return snapshot
             self._view.end()
-            if waited_s <= GATE_WARN_S < waited_s + pause_s:
-                self._log.warning(
-                    "commit_not_visible", waited_s=round(waited_s, 1), position=signals.position.text,
-                    hint="the party's server waits for a synchronous standby; its change is taken once it shows",
-                )  # fmt: skip
+            if waited_s >= GATE_S:
+                self._tell_hidden(signals, waited_s)
+                return None
             if self._wait(pause_s):
                 raise Stopped
             waited_s, pause_s = waited_s + pause_s, min(pause_s * 2, 0.5)
+
+    def _tell_hidden(self, signals: Signals, waited_s: float) -> None:
+        before, self._hidden_s = self._hidden_s, self._hidden_s + waited_s
+        if before <= GATE_WARN_S < self._hidden_s:
+            self._log.warning(
+                "commit_not_visible", waited_s=round(self._hidden_s, 1), position=signals.position.text,
+                hint="the party's server waits for a synchronous standby; its change is taken once it shows",
+            )  # fmt: skip
 
     def _touched(
         self, signals: Signals, entities: Mapping[str, Entity], states: Mapping[str, EntityStatus]

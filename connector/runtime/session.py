@@ -156,7 +156,8 @@ class Session:
             # By two clocks: the party's and ours. A negative lag is a clock that is off, not a wonder.
             self._lag_s = max(0.0, (datetime.now(UTC) - self._pending.committed_last).total_seconds())
         try:
-            self._pipeline.apply(self._pending, self._shapes.entities, states)
+            if not self._pipeline.apply(self._pending, self._shapes.entities, states):
+                return False
         except EntityHeld as held:
             # Nothing was written; with the entity held, its keys will be parked and the others applied.
             self._hold(held)

@@ -1,8 +1,8 @@
 """Keeps one worker process per party alive. A party that crashes takes only its own process down.
 
-The supervisor touches no database. Workers come from a fork server, so forty of them share their code's
+The supervisor waits for no database. Workers come from a fork server, so forty of them share their code's
 memory; each ends by itself when the supervisor is gone. What is to run is a `Roster`; a new one (SIGHUP) touches
-only what differs from the one before.
+only what differs from the one before. Where several daemons share the parties, a `Lease` says which are ours.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import structlog
 from connector.errors import ConfigError, ConnectorError, MappingError
 from connector.logs import describe
 from connector.runtime import confine
+from connector.runtime.lease import Lease, Share
 from connector.runtime.policy import Policy, Reaction, delay_s
 from connector.runtime.systemd import Systemd
 
@@ -70,11 +71,19 @@ class Running:
 class Supervisor:
     """Runs what a roster says until stopped, or with `once` until each party has caught up.
 
-    `reload` gives the roster as it is to be now, or raises: then everything stays as it was.
+    `reload` gives the roster as it is to be now, or raises: then everything stays as it was. `share` says which of the
+    roster's parties are this daemon's; without one all are.
     """
 
-    def __init__(self, roster: Roster, *, once: bool, reload: Callable[[], Roster] | None = None) -> None:
+    def __init__(
+        self, roster: Roster, daemon: str, *, once: bool, reload: Callable[[], Roster] | None = None,
+        share: Share | None = None,
+    ) -> None:  # fmt: skip
+        """`daemon`: this process's name, for whoever asks who works for a party."""
         self._roster = roster
+        self._daemon = daemon
+        self._share = share
+        self._lease: Lease | None = None
         self._reload = reload
         self._once = once
         self._context = multiprocessing.get_context("forkserver")
@@ -85,7 +94,6 @@ class Supervisor:
         self._failed: set[str] = set()
         self._stop = threading.Event()
         self._asked = threading.Event()
-        self._daemon = f"{os.uname().nodename}:{os.getpid()}"
         self._systemd = Systemd.from_environment()
         self._log = structlog.get_logger()
 
@@ -102,9 +110,11 @@ class Supervisor:
         previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         confine.undumpable()
         try:
+            if self._share is not None:
+                self._lease = Lease(self._share, self._roster.parties)
             self._start_missing()
             self._systemd.ready(f"{len(self._roster.parties)} parties")
-            while not self._stop.is_set() and (self._workers.keys() | self._due.keys()) - self._roster.beside.keys():
+            while not self._stop.is_set() and self._has_work():
                 self._stop.wait(0.1)
                 self._systemd.alive()
                 if self._asked.is_set():
@@ -118,7 +128,32 @@ class Supervisor:
                 signal.signal(number, handler)
         return not self._failed
 
+    def _has_work(self) -> bool:
+        if self._lease is not None:
+            return bool(self._roster.parties.keys() - self._failed)
+        return bool((self._workers.keys() | self._due.keys()) - self._roster.beside.keys())
+
     # -- what is to run
+
+    @property
+    def _mine(self) -> frozenset[str]:
+        """The parties this daemon is to work for now, and all that stands beside them."""
+        parties = frozenset(self._roster.parties)
+        if self._lease is not None:
+            parties = self._lease.mine(parties, self._workers.keys())
+        return parties | self._roster.beside.keys()
+
+    def _follow_lease(self) -> None:
+        """Start what became ours, and end what is no longer."""
+        mine = self._mine
+        for name in mine - self._failed:
+            if name not in self._workers and name not in self._due:
+                self._start(name, 0)
+        for name, running in self._workers.items():
+            if name not in mine and running.retired_s is None:
+                self._retire(running)
+        for name in self._due.keys() - mine:
+            del self._due[name]
 
     def _reload_roster(self) -> None:
         if self._reload is None:
@@ -147,19 +182,23 @@ class Supervisor:
         )  # fmt: skip
         for name, running in self._workers.items():
             if running.retired_s is None and after.get(name) != running.target:
-                running.retired_s = time.monotonic()
-                running.process.terminate()
+                self._retire(running)
         for name in self._due.keys() - after.keys():
             del self._due[name]
         self._start_missing()
 
     def _start_missing(self) -> None:
         """Start what is to run and does not, a halted party too: what halted it may have been mended."""
+        mine = self._mine
         for name in self._roster.targets:
-            if name not in self._workers and name not in self._due:
+            if name in mine and name not in self._workers and name not in self._due:
                 self._start(name, 0)
 
     # -- processes
+
+    def _retire(self, running: Running) -> None:
+        running.retired_s = time.monotonic()
+        running.process.terminate()
 
     def _start(self, party: str, crashes: int) -> None:
         target = self._roster.targets[party]
@@ -174,6 +213,8 @@ class Supervisor:
         self._log.info("worker_started", party=party, pid=process.pid)
 
     def _look(self) -> None:
+        if self._lease is not None:
+            self._follow_lease()
         now = time.monotonic()
         for party, (due, crashes) in list(self._due.items()):
             if now >= due:
@@ -193,7 +234,7 @@ class Supervisor:
         beside = running.party in self._roster.beside
         if running.retired_s is not None:
             self._log.info("worker_retired", party=running.party, exit_code=code)
-            if running.party in self._roster.targets:
+            if running.party in self._mine:
                 self._start(running.party, 0)
         elif code == 0 and not beside:
             self._log.info("worker_ended", party=running.party)
@@ -223,6 +264,8 @@ class Supervisor:
 
     def _end(self) -> None:
         self._end_all([running for name, running in self._workers.items() if name not in self._roster.beside])
+        if self._lease is not None:
+            self._lease.end()
         self._end_all([running for name, running in self._workers.items() if name in self._roster.beside])
         self._workers.clear()
 
