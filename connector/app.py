@@ -43,6 +43,7 @@ from connector.staging.party import PartyStaging, Report, write_report
 from connector.staging.plan import DigestKeys, EntityPlan
 from connector.view.postgres import PostgresView
 from connector.view.sql import SqlView
+from connector.web.process import Web
 
 # The schema that the kit makes its functions in.
 KIT_SCHEMA = "sipol"
@@ -324,6 +325,8 @@ def roster(config: Config, staging_dsn: str, parties: Sequence[str], log_format:
         "audit tree": _Notary(replace(config, parties={}), staging_dsn, log_format),
         "set findings": _Findings(staging_dsn, log_format),
     }
+    if config.web is not None:
+        beside["web"] = _Web(config, staging_dsn, log_format)
     return Roster(workers, beside)
 
 
@@ -392,4 +395,23 @@ class _Findings:
     def __call__(self, name: str, daemon: str, once: bool, wait: Callable[[float], bool]) -> bool:  # noqa: ARG002
         logs.setup("json" if self.log_format == "json" else "console", party=name)
         Findings(self.staging_dsn, wait).run()
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Web:
+    """As `_Notary`, for the process that serves metrics and probes."""
+
+    config: Config
+    staging_dsn: str
+    log_format: str
+
+    def __call__(self, name: str, daemon: str, once: bool, wait: Callable[[float], bool]) -> bool:
+        logs.setup("json" if self.log_format == "json" else "console", party=name)
+        if not once:
+            Web(self.config, self.staging_dsn, daemon, wait).run()
+            return True
+        # A run that ends by itself is not monitored, and the address may be the daemon's.
+        while not wait(60.0):
+            pass
         return True

@@ -123,6 +123,22 @@ class Audit:
 
 
 @dataclass(frozen=True, slots=True)
+class Web:
+    """Where metrics and probes are served, and after how long a position that does not move is a stall.
+
+    Off where the configuration does not name it: a port is the operator's to open, and several daemons share machines.
+    """
+
+    host: str
+    port: int
+    stall_s: float
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.host, self.port
+
+
+@dataclass(frozen=True, slots=True)
 class Digest:
     """`key` keys the row digests and nik_hmac; KPU alone holds it."""
 
@@ -189,6 +205,7 @@ class Config:
     audit: Audit
     digest: Digest
     parties: Mapping[str, Party]
+    web: Web | None = None
 
     def party(self, name: str) -> Party:
         """The party called `name`.
@@ -227,6 +244,13 @@ class _Audit(_Model):
     witnesses_needed: Annotated[int, Field(ge=0, le=100)] = Audit().witnesses_needed
     alarm_h: Annotated[float, Field(gt=0, le=8_760)] = Audit().alarm_h
     stop_h: Annotated[float, Field(gt=0, le=8_760)] | None = None
+
+
+class _Web(_Model):
+    # HOST:PORT; an IPv6 address in brackets.
+    listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")]
+    # A large transaction of a million keys took half a minute, an index build on the same machine two.
+    stall_s: Annotated[float, Field(ge=1, le=86_400)] = 180.0
 
 
 class _Rising(_Model):
@@ -272,6 +296,7 @@ class _Config(_Model):
     staging: _Staging
     audit: _Audit = _Audit()
     digest: _Key = _Key()
+    web: _Web | None = None
     parties: dict[str, _Party] = Field(default_factory=dict)
 
 
@@ -345,7 +370,17 @@ def _build(path: Path, root: Table, checks: tuple[bool, bool], problems: list[Pr
     problems += _same_source_problems(parties, root, secrets)
     embedded = None if model.staging.embedded is None else path.parent / model.staging.embedded
     audit = _audit(model.audit, (audit_key, previous_key), path.parent, root, problems)
-    return Config(path, Staging(staging_dsn, embedded), audit, Digest(digest_key), parties)
+    web = _web(model.web, root, problems)
+    return Config(path, Staging(staging_dsn, embedded), audit, Digest(digest_key), parties, web)
+
+
+def _web(given: _Web | None, root: Table, problems: list[Problem]) -> Web | None:
+    if given is None:
+        return None
+    host, _, port = given.listen.rpartition(":")
+    if int(port) > 65_535:
+        problems.append(Problem(place_at(root, ("web", "listen")), "`listen` has no such port", "127.0.0.1:9187"))
+    return Web(host.strip("[]"), int(port), given.stall_s)
 
 
 def _audit(
@@ -672,6 +707,12 @@ def _at_most(context: Mapping[str, object]) -> str:
     return f"must be at most {context.get('le')}"
 
 
+def _pattern_saying(context: Mapping[str, object]) -> str:
+    if ":" in str(context.get("pattern")):
+        return "must be HOST:PORT, 127.0.0.1:9187 for instance"
+    return "must be 1 to 63 small letters, digits or _"
+
+
 _SAYINGS: Mapping[str, Callable[[Mapping[str, object]], str]] = {
     "int_parsing": lambda _: "must be a whole number",
     "int_parsing_size": lambda _: "must be a whole number of a usual size",
@@ -684,7 +725,7 @@ _SAYINGS: Mapping[str, Callable[[Mapping[str, object]], str]] = {
     "less_than_equal": _at_most,
     "string_type": lambda _: "must be text",
     "string_too_short": lambda _: "must not be empty",
-    "string_pattern_mismatch": lambda _: "must be 1 to 63 small letters, digits or _",
+    "string_pattern_mismatch": _pattern_saying,
     "literal_error": lambda context: f"must be one of {context.get('expected')}",
     "model_type": lambda _: "must be a table of keys",
     "model_attributes_type": lambda _: "must be a table of keys",
@@ -703,6 +744,8 @@ def _known_keys(path: tuple[str | int, ...]) -> tuple[str, ...]:
             model = _Audit
         case ("digest",):
             model = _Key
+        case ("web",):
+            model = _Web
         case ("parties", _):
             model = _Party
         case ("parties", _, "source"):

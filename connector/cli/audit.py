@@ -157,6 +157,8 @@ def _verify(options: Globals, party: str | None, noted: list[str], *, quiet: boo
         verified = ops.verify_log(conn, party, anchors, watch, signing)
         if party is not None and party not in verified.heads and not verified.verdict.breaches:
             raise UsageError(f"no entries of a party `{shown(party)}`", hint=closest(party, ops.parties(conn)))
+        if party is None:
+            ops.note_verified(conn, verified)
         looked = _look(conn, options, party) if deep else ()
     verdict = verified.verdict
     heads = {name: ops.note(name, head) for name, head in sorted(verified.heads.items())}

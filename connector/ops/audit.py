@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -11,7 +12,7 @@ from connector.audit import log
 from connector.audit.entry import GENESIS, Json, StoredEntry, chain_hash, leaf_hash
 from connector.audit.sequencer import Signing
 from connector.audit.verify import Anchor, Verdict, verify
-from connector.errors import AuditBroken, UsageError
+from connector.errors import AuditBroken, StagingIncompatible, UsageError
 from connector.ops import evidence
 from connector.ops.evidence import TreeVerdict
 from connector.staging.session import translated
@@ -161,6 +162,22 @@ def verify_log(
         verdict = verify(watched, heads, [*anchors, *noted])
         tree = evidence.verify_tree(conn, signing) if signing is not None and party is None else None
     return Verified(verdict, heads, tuple(name for name in _GUARDS if name not in guards_on), tree)
+
+
+def note_verified(conn: psycopg.Connection, verified: Verified) -> None:
+    """Say in staging that the whole log was verified, for the alert that asks who did last.
+
+    An auditor who may only read leaves no note.
+    """
+    good = error_of(verified) is None and not verified.guards_off
+    with suppress(StagingIncompatible), translated("noting the verification"):
+        conn.execute(_VERIFIED, (good, verified.verdict.entries))
+
+
+_VERIFIED = """
+insert into connector.verification (good, entries) values (%s, %s)
+on conflict (only_row) do update set good = excluded.good, entries = excluded.entries, at = clock_timestamp()
+"""
 
 
 def noted(text: str) -> Anchor:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from connector.errors import SourceBusy
 from connector.runtime.ports import Limits
+from connector.runtime.stopwatch import Stopwatch
 from connector.view.blocks import Block
 
 # Fewer rows at a time do not help a server that cannot give even these within its time limit.
@@ -33,10 +34,11 @@ def bounded(blocks: Iterable[Block], rows: int) -> Iterator[Block]:
 
 
 class Pace:
-    """A worker's limits, and how much of them to use just now. Outlives its sessions."""
+    """A worker's limits, how much of them to use just now, and where its time goes. Outlives its sessions."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.watch = Stopwatch()
         self._halvings = 0
         self._successes = 0
 

@@ -17,7 +17,7 @@ import structlog
 
 from connector import failpoint
 from connector.capture.signals import KeySet, Signals
-from connector.events import EntityState, EntryKind, key_parts
+from connector.events import EntityState, EntryKind, Outcome, key_parts
 from connector.runtime.acts import record
 from connector.runtime.ahead import Ahead
 from connector.runtime.pace import Pace, bounded
@@ -32,6 +32,10 @@ from connector.view.shape import ViewShape
 GATE_WARN_S = 5.0
 # How long a call waits for it; then whoever called may see to wishes, and calls again.
 GATE_S = 0.5
+# What a batch's line counts, as its audit entry does.
+COUNTS = (
+    "signalled", "read", "inserted", "updated", "unchanged", "deleted", "absent", "quarantined", "parked",
+)  # fmt: skip
 _DIRECT = frozenset({EntityState.STREAMING})
 
 
@@ -47,6 +51,14 @@ class Entity:
     shape: ViewShape
 
 
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A batch that is in staging: its audit entry and what it did to each entity."""
+
+    seq: int
+    outcomes: tuple[Outcome, ...]
+
+
 class Pipeline:
     """Applies one party's signals. One thread at a time."""
 
@@ -59,6 +71,7 @@ class Pipeline:
         self._pace = pace
         self._wait = wait
         self._hidden_s = 0.0
+        self._watch = pace.watch
         self._log = structlog.get_logger()
 
     def apply(self, signals: Signals, entities: Mapping[str, Entity], states: Mapping[str, EntityStatus]) -> bool:
@@ -69,23 +82,33 @@ class Pipeline:
         Raises:
             EntityHeld: one entity cannot go on; nothing was written. Hold it and call again.
         """
+        applied: Applied | None = None
         if signals.empty:
             self._staging.move_idle(signals.position)
         else:
             failpoint.hit("after_read")
-            snapshot = self._see(signals)
+            if not self._hidden_s:
+                self._watch.begin()
+            with self._watch.stage("gate"):
+                snapshot = self._see(signals)
             if snapshot is None:
                 return False
-            self._apply(snapshot, signals, entities, states)
-        failpoint.hit("before_confirm")
-        self._source.confirm(signals.position)
-        failpoint.hit("after_confirm")
+            applied = self._apply(snapshot, signals, entities, states)
+        try:
+            failpoint.hit("before_confirm")
+            with self._watch.stage("confirm"):
+                self._source.confirm(signals.position)
+            failpoint.hit("after_confirm")
+        finally:
+            # The batch is in, whether or not the source has heard of it.
+            if applied is not None:
+                self._tell(applied, signals)
         return True
 
     def _apply(
         self, snapshot: Snapshot, signals: Signals, entities: Mapping[str, Entity], states: Mapping[str, EntityStatus]
-    ) -> None:
-        started = time.monotonic()
+    ) -> Applied:
+        self._watch.add("read", signals.read_s)
         read = Read(snapshot.position, signals.committed_first, signals.committed_last)
         try:
             with self._staging.batch(EntryKind.SIGNALS, read) as batch:
@@ -99,10 +122,13 @@ class Pipeline:
                             batch.park(entity.plan, part)
                 if signals.notes:
                     batch.remember(signals.notes)
-                seq = record(batch, self._party, signals.position, _span(signals))
+                with self._watch.stage("record"):
+                    seq = record(batch, self._party, signals.position, _span(signals))
+                recorded = time.monotonic()
+            self._watch.add("commit", time.monotonic() - recorded)
         finally:
             self._view.end()
-        self._tell(batch, seq, signals, time.monotonic() - started)
+        return Applied(seq, batch.outcomes())
 
     def drain(self, entity: Entity, parked: int) -> None:
         """Read again what was signalled while the entity was held: one batch, under the brake."""
@@ -151,8 +177,9 @@ class Pipeline:
                 keys = merged.setdefault(match.entity, KeySet(self._limits.keys_in_memory))
                 for part in values.slices(self._pace.batch_rows):
                     rows = [key_parts(value, len(match.columns)) for value in part]
-                    for key in self._view.matching(entities[match.entity].shape, match.columns, rows):
-                        keys.add(key)
+                    with self._watch.stage("fetch"):
+                        for key in self._view.matching(entities[match.entity].shape, match.columns, rows):
+                            keys.add(key)
         for name, entity in entities.items():  # in the mapping's order, whatever the log's
             if name in merged and len(merged[name]):
                 yield entity, merged[name]
@@ -162,12 +189,15 @@ class Pipeline:
     ) -> None:
         if total <= self._pace.batch_rows or not ahead:
             for part in slices:
-                batch.apply(entity.plan, self._view.fetch(entity.shape, part), part)
+                with self._watch.stage("apply"):
+                    rows = self._watch.waiting("fetch", self._view.fetch(entity.shape, part))
+                    batch.apply(entity.plan, rows, part)
         else:
             # The next slice is read while staging applies this one: both servers work.
             with closing(Ahead(self._fetched(entity, slices))) as fetched:
-                for part, blocks in fetched:
-                    batch.apply(entity.plan, blocks, part)
+                for part, blocks in self._watch.waiting("fetch", fetched):
+                    with self._watch.stage("apply"):
+                        batch.apply(entity.plan, blocks, part)
         failpoint.hit("after_fetch")
         batch.check_brake(entity.plan, self._limits.delete_share_max)
         batch.check_quarantine(entity.plan, self._limits.quarantine_rows_max)
@@ -176,15 +206,19 @@ class Pipeline:
         for part in slices:
             yield part, list(bounded(self._view.fetch(entity.shape, part), len(part)))
 
-    def _tell(self, batch: Batch, seq: int, signals: Signals, applied_s: float) -> None:
-        for outcome in batch.outcomes():
-            self._log.info(
-                "batch_committed", entity=outcome.entity, audit_seq=seq, position=signals.position.text,
-                transactions=signals.transactions, signalled=outcome.signalled, read=outcome.read,
-                inserted=outcome.inserted, updated=outcome.updated, unchanged=outcome.unchanged,
-                deleted=outcome.deleted, absent=outcome.absent, quarantined=outcome.quarantined, parked=outcome.parked,
-                read_s=round(signals.read_s, 3), applied_s=round(applied_s, 3),
-            )  # fmt: skip
+    def _tell(self, applied: Applied, signals: Signals) -> None:
+        """One wide line for the batch: its counts, whole and by entity, and where its time went."""
+        outcomes = applied.outcomes
+        counts = {name: sum(getattr(outcome, name) for outcome in outcomes) for name in COUNTS}
+        stages = {f"{stage}_s": round(seconds, 4) for stage, seconds in self._watch.lap().items()}
+        entities = {
+            outcome.entity: {name: getattr(outcome, name) for name in COUNTS if getattr(outcome, name)}
+            for outcome in outcomes
+        }
+        self._log.info(
+            "batch_committed", audit_seq=applied.seq, position=signals.position.text,
+            transactions=signals.transactions, **counts, **stages, entities=entities,
+        )  # fmt: skip
 
 
 def _blind(signals: Signals, entities: Mapping[str, Entity], states: Mapping[str, EntityStatus]) -> frozenset[str]:

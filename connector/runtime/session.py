@@ -50,6 +50,7 @@ class Session:
         self._daemon = daemon
         self._wait = wait
         self._progress = progress
+        self._pace = pace
         self._log = structlog.get_logger()
         self._staging = sessions.enter_context(closing(party.open_staging()))
         for plan, _ in party.plans.values():
@@ -266,4 +267,6 @@ class Session:
                 "source_log_kept", lag_bytes=lag_bytes,
                 hint="the party's server keeps log for us: is our work slow, or a transaction long open there?",
             )  # fmt: skip
-        self._staging.report(Report("streaming", self._daemon, lag_bytes=lag_bytes, lag_s=self._lag_s))
+        self._staging.report(
+            Report("streaming", self._daemon, lag_bytes=lag_bytes, lag_s=self._lag_s, stages=self._pace.watch.totals)
+        )

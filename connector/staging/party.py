@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -61,7 +61,10 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a worker says of itself; `error` and `hint` are our words, never a driver's."""
+    """What a worker says of itself; `error` and `hint` are our words, never a driver's.
+
+    `stages`: seconds by stage and `batches`, in all since it started.
+    """
 
     state: str
     daemon: str
@@ -70,6 +73,7 @@ class Report:
     error: str = ""
     hint: str = ""
     attempt: int = 0
+    stages: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,17 +434,17 @@ def write_report(conn: psycopg.Connection, party: str, report: Report) -> None:
     conn.execute(
         """
         insert into connector.worker
-               (party, state, daemon, lag_bytes, lag_s, error, hint, attempt, heartbeat_at)
-        values (%s, %s, %s, %s, %s, nullif(%s, ''), nullif(%s, ''), %s, clock_timestamp())
+               (party, state, daemon, lag_bytes, lag_s, error, hint, attempt, stages, heartbeat_at)
+        values (%s, %s, %s, %s, %s, nullif(%s, ''), nullif(%s, ''), %s, %s, clock_timestamp())
         on conflict (party) do update
            set state = excluded.state, daemon = excluded.daemon,
                lag_bytes = coalesce(excluded.lag_bytes, worker.lag_bytes), lag_s = excluded.lag_s,
                error = excluded.error, hint = excluded.hint, attempt = excluded.attempt,
-               heartbeat_at = excluded.heartbeat_at
+               stages = coalesce(excluded.stages, worker.stages), heartbeat_at = excluded.heartbeat_at
         """,
         (
             party, report.state, report.daemon, report.lag_bytes, report.lag_s, report.error, report.hint,
-            report.attempt,
+            report.attempt, Jsonb(dict(report.stages)) if report.stages else None,
         ),
     )  # fmt: skip
 

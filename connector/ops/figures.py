@@ -1,0 +1,43 @@
+"""Everything a monitor is told, read from staging's tables in one go: the status, and what `status` does not show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+
+from connector.config import Config
+from connector.ops import status
+from connector.ops.status import Status
+from connector.staging.session import translated
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The last time that somebody verified the whole audit log."""
+
+    at: datetime
+    good: bool
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """As of one moment. `stages`: seconds by stage and `batches`, by party, since its worker started."""
+
+    status: Status
+    stages: Mapping[str, Mapping[str, float]]
+    verification: Verification | None
+
+
+def read(conn: psycopg.Connection, config: Config) -> Figures:
+    """Read it all."""
+    found = status.status(conn, config)
+    with translated("reading figures"):
+        stages: dict[str, dict[str, float]] = dict(
+            conn.execute("select party, stages from connector.worker where stages is not null").fetchall()
+        )
+        row = conn.execute("select at, good, entries from connector.verification").fetchone()
+    return Figures(found, stages, None if row is None else Verification(*row))
