@@ -7,19 +7,25 @@ from typing import Annotated
 
 import typer
 
-from connector.capture.outbox.kit import OutboxRequest, kit_steps, removal_steps, script
+from connector.capture.outbox import kit as outbox
+from connector.capture.outbox.request import OutboxRequest
+from connector.capture.polling import kit as polling
+from connector.capture.polling.kit import PolledRequest
 from connector.capture.postgres.kit import kit_remove_sql, kit_sql
+from connector.capture.sqltext import script
 from connector.cli.options import Globals, JsonOption, given
 from connector.cli.output import Answer, run_verb
 from connector.mapping import document
 from connector.ops.check import MODES, capture_mode
-from connector.ops.kit import kit_request, outbox_request
+from connector.ops.kit import kit_request, outbox_request, polled_request
 
 
 class ModeName(Enum):
     PULL = "pull"
     STREAM = "stream"
     OUTBOX = "outbox"
+    CURSOR = "cursor"
+    DIFF = "diff"
 
 
 def register(app: typer.Typer) -> None:
@@ -43,16 +49,32 @@ def register(app: typer.Typer) -> None:
 def _kit(options: Globals, name: str, mode: str | None, remove: bool, reader: str | None, accept_risk: bool) -> Answer:
     party = options.load(check_secrets=False).party(name)
     mapping = document.load(party.mapping)
-    if (mode or party.source.capture) == "outbox":
-        return _outbox(outbox_request(party, mapping, reader=reader), name, remove)
+    match mode or party.source.capture:
+        case "outbox":
+            return _outbox(outbox_request(party, mapping, reader=reader), name, remove)
+        case "cursor" | "diff" as polled:
+            return _polled(polled_request(party, mapping, polled, reader=reader), name, remove)
     chosen = MODES[mode] if mode else capture_mode(party)
     request = kit_request(party, mapping, chosen, reader=reader, accept_risk=accept_risk)
     text = kit_remove_sql(request) if remove else kit_sql(request)
-    what = "takes back the kit" if remove else f"mode {chosen}"
-    return Answer(f"SQL for the DBA of {name}, {what}: reader {request.reader}, slot {request.slot}", text=text)
+    return Answer(
+        f"SQL for the DBA of {name}, {_what(chosen, remove)}: reader {request.reader}, slot {request.slot}", text=text
+    )
+
+
+def _what(mode: str, remove: bool) -> str:
+    return "takes back the kit" if remove else f"mode {mode}"
 
 
 def _outbox(request: OutboxRequest, name: str, remove: bool) -> Answer:
-    text = script(removal_steps(request) if remove else kit_steps(request), request.engine)
-    what = "takes back the kit" if remove else "mode outbox"
-    return Answer(f"SQL for the DBA of {name}, {what}: reader {request.reader}, change table {request.name}", text=text)
+    steps = outbox.removal_steps(request) if remove else outbox.kit_steps(request)
+    text = script(steps, request.engine, outbox.heading(request, remove=remove))
+    said = f"reader {request.reader}, change table {request.name}"
+    return Answer(f"SQL for the DBA of {name}, {_what('outbox', remove)}: {said}", text=text)
+
+
+def _polled(request: PolledRequest, name: str, remove: bool) -> Answer:
+    steps = polling.removal_steps(request) if remove else polling.kit_steps(request)
+    text = script(steps, request.engine, polling.heading(request, remove=remove))
+    said = f"reader {request.reader}, {len(request.views)} views"
+    return Answer(f"SQL for the DBA of {name}, {_what(request.mode, remove)}: {said}", text=text)

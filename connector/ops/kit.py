@@ -7,7 +7,8 @@ from urllib.parse import unquote, urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from connector.capture.outbox.kit import OutboxRequest, OutboxTable
+from connector.capture.outbox.request import OutboxRequest, OutboxTable
+from connector.capture.polling.kit import PolledMode, PolledRequest
 from connector.capture.postgres.kit_request import KitRequest, KitTable, Mode
 from connector.config import Party
 from connector.errors import ConfigError, UsageError
@@ -63,12 +64,34 @@ def outbox_request(party: Party, mapping: Document, *, reader: str | None = None
         case engine:
             raise UsageError(f"there is no outbox kit for {engine}", hint="capture: cursor or diff", place=party.name)
     tables = tuple(OutboxTable(*table, tuple(names)) for table, names in columns.items())
-    return OutboxRequest(engine, schema, party.source.slot, reader or reader_of(party), tables, views)
+    return OutboxRequest(engine, schema, party.source.slot, reader or reader_of(party), tables, views, party.name)
+
+
+def polled_request(party: Party, mapping: Document, mode: PolledMode, *, reader: str | None = None) -> PolledRequest:
+    """What the kit of a mode that only reads views is about: the views of the mapping.
+
+    Raises:
+        UsageError: the mapping is another party's, or the engine has no kit of ours.
+    """
+    _refuse_another_s(party, mapping)
+    match party.source.engine:
+        case "postgresql" | "mariadb" | "mysql" | "sqlite" as engine:
+            views = tuple(dict.fromkeys(entity.view for entity in mapping.entities.values()))
+            return PolledRequest(party.name, engine, mode, reader or reader_of(party), views)
+        case engine:
+            raise UsageError(
+                f"there is no kit for {engine}", hint="a login that may SELECT the views is all there is to it",
+                place=party.name,
+            )  # fmt: skip
+
+
+def _refuse_another_s(party: Party, mapping: Document) -> None:
+    if mapping.party != party.name:
+        raise UsageError(f"{party.mapping.name} is the mapping of party {mapping.party}", place=party.name)
 
 
 def _refuse_strangers(party: Party, mapping: Document) -> None:
-    if mapping.party != party.name:
-        raise UsageError(f"{party.mapping.name} is the mapping of party {mapping.party}", place=party.name)
+    _refuse_another_s(party, mapping)
     silent = [entity.name for entity in mapping.entities.values() if not entity.lineage]
     if silent:
         raise UsageError(

@@ -56,6 +56,11 @@ class SqlSession:
     def dialect(self) -> str:
         return self.engine.engine.dialect.name
 
+    @property
+    def is_mariadb(self) -> bool:
+        """MariaDB, and not MySQL: the dialect is one, the server is not."""
+        return "MariaDB" in str(getattr(self._raw, "server_version", ""))
+
     def close(self) -> None:
         with suppress(Exception):
             self._raw.close()

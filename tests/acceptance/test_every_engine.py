@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import psycopg
 import pytest
-from engines import CHANGES, AnyParty, EngineBench, mysql_party, postgres_party, sqlite_party
+from engines import CHANGES, AnyParty, EngineBench, drop_postgres_party, mysql_party, postgres_party, sqlite_party
 from mariadb import MariaDb
-from psycopg import sql
 from workbench import new_name
 
 from connector.capture.outbox.kit import kit_steps
@@ -35,13 +33,9 @@ def make_party(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Calla
                 return mysql_party(lambda: maria.connect(name), maria.url(name), name)
         server: Server = request.getfixturevalue("pg18")
         name = new_name(server, "uji")
-
-        def drop() -> None:
-            with psycopg.connect(server.dsn(), autocommit=True) as conn:
-                conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
-
-        drops.append(drop)
-        return postgres_party(server.dsn(name))
+        made = postgres_party(server.dsn(name))
+        drops.append(lambda: drop_postgres_party(server.dsn(), made))
+        return made
 
     yield make
     for drop in drops:

@@ -14,9 +14,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from engines import AnyParty, mysql_party, postgres_party, sqlite_party
+from engines import AnyParty, drop_postgres_party, mysql_party, postgres_party, sqlite_party
 from mariadb import MariaDb
-from psycopg import sql
 from workbench import new_name
 
 from connector.capture.outbox.kit import kit_steps
@@ -71,9 +70,9 @@ class Polled:
         url, postgres = self.party.url, self.party.engine == "postgresql"
         if self.capture == "outbox":
             table = (
-                PgChangeTable(url, "sipol", "sipol_uji", application="uji", statement_timeout_s=10)
+                PgChangeTable(url, "sipol", self.party.slot, application="uji", statement_timeout_s=10)
                 if postgres
-                else SqlChangeTable(url, self.party.schema, "sipol_uji", Options("uji"))
+                else SqlChangeTable(url, self.party.schema, self.party.slot, Options("uji"))
             )
             routes = {(self.party.base, "kader"): (Route("anggota", (("id", "id"),)),)}
             return OutboxLeg(table, routes, every_s=0.0, keys_in_memory=100)
@@ -124,10 +123,9 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyParty]
         case _:
             server: Server = request.getfixturevalue("pg16")
             name = new_name(server, "party")
-            yield postgres_party(server.dsn(name))
-            with psycopg.connect(server.dsn(), autocommit=True) as conn:
-                conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
-                conn.execute("drop role if exists sipol_uji_owner")
+            made = postgres_party(server.dsn(name))
+            yield made
+            drop_postgres_party(server.dsn(), made)
 
 
 @pytest.fixture(params=["diff", "cursor", "outbox"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from catalogues import POSTGRES
 from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
 
@@ -85,41 +86,8 @@ def refusal(conn: psycopg.Connection, request: KitRequest) -> str:
     return caught.value.diag.message_detail or ""
 
 
-# What of a cluster and a database a kit could leave behind. Grants are compared as what they mean: a null ACL and its
-# default spelled out are the same.
-SNAPSHOT = """
-select 'role ' || rolname || ' ' || rolsuper || rolreplication || rolcanlogin || rolbypassrls from pg_roles
-union all select 'slot ' || slot_name from pg_replication_slots
-union all select 'publication ' || pubname from pg_publication
-union all select 'published ' || pubname || tablename || attnames::text from pg_publication_tables
-union all select 'function ' || p.oid::regprocedure::text || prosrc from pg_proc p
-           where pronamespace::regnamespace::text not in ('pg_catalog', 'information_schema')
-union all select 'function acl ' || p.oid::regprocedure::text || a::text
-            from pg_proc p, aclexplode(coalesce(proacl, acldefault('f', proowner))) a
-           where pronamespace::regnamespace::text not in ('pg_catalog', 'information_schema')
-union all select 'schema ' || nspname from pg_namespace where nspname !~ '^pg_(toast_)?temp'
-union all select 'schema acl ' || nspname || a::text
-            from pg_namespace, aclexplode(coalesce(nspacl, acldefault('n', nspowner))) a
-           where nspname !~ '^pg_(toast_)?temp'
-union all select concat('relation ', oid::regclass, relreplident, relkind, reloptions)
-            from pg_class where relnamespace::regnamespace::text !~ '^pg_'
-union all select 'relation acl ' || c.oid::regclass::text || a::text
-            from pg_class c, aclexplode(coalesce(relacl, acldefault('r', relowner))) a where relkind in ('r', 'v')
-union all select 'database acl ' || a::text
-            from pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba))) a
-           where datname = current_database()
-union all select 'trigger ' || tgname from pg_trigger
-union all select 'comment ' || description from pg_shdescription
-union all select 'comment ' || description from pg_description where description like 'sipol%'
-union all select 'setting ' || setdatabase || setrole || setconfig::text from pg_db_role_setting
-union all select 'server ' || name || setting from pg_settings
-           where source in ('configuration file', 'database', 'user')
-order by 1
-"""
-
-
 def snapshot(conn: psycopg.Connection) -> list[str]:
-    return [text for (text,) in conn.execute(SNAPSHOT).fetchall()]
+    return [text for (text,) in conn.execute(POSTGRES.encode()).fetchall()]
 
 
 WRITES = """

@@ -5,14 +5,15 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from engines import AnyParty, mysql_party, postgres_party, sqlite_party
+from catalogues import catalogue
+from engines import AnyParty, drop_postgres_party, mysql_party, postgres_party, sqlite_party
 from mariadb import MariaDb
-from psycopg import sql
 from workbench import new_name
 
 from connector.capture.outbox import leg as legs
@@ -46,6 +47,7 @@ class Outbox:
     def __init__(self, party: AnyParty, staging_dsn: str) -> None:
         self.party = party
         self.staging_dsn = staging_dsn
+        self.notes_max = 1_000
         self.routes: Routes = {
             (party.base, "orang"): (Route("anggota", (("a", "a"),)),),
             (party.base, "rujukan"): (Route("anggota", (), (("b", "k"),)),),
@@ -54,7 +56,8 @@ class Outbox:
 
     @property
     def request(self) -> OutboxRequest:
-        return self.party.outbox(LINEAGE)
+        view = (self.party.schema, "v_orang")
+        return replace(self.party.outbox(LINEAGE), views=(view,), notes_max=self.notes_max)
 
     def install(self) -> None:
         self.party.execute([step.sql for step in kit_steps(self.request)])
@@ -65,16 +68,18 @@ class Outbox:
     def open(self, stored: Position | None) -> PollSource:
         table: PgChangeTable | SqlChangeTable
         if self.party.engine == "postgresql":
-            table = PgChangeTable(self.party.url, "sipol", "sipol_uji", application="test", statement_timeout_s=10)
+            table = PgChangeTable(self.party.url, "sipol", self.party.slot, application="test", statement_timeout_s=10)
         else:
-            table = SqlChangeTable(self.party.url, self.party.schema, "sipol_uji", Options("test", lock_timeout_s=2))
+            table = SqlChangeTable(
+                self.party.url, self.party.schema, self.party.slot, Options("test", lock_timeout_s=2)
+            )
         leg = OutboxLeg(table, self.routes, every_s=0.0, keys_in_memory=1_000)
         memory = PartyMemory(self.staging_dsn, "uji")
         return PollSource([leg], memory, IDENTITY, stored, IDENTITY, lambda _: True)
 
     def notes(self) -> list[tuple[Any, ...]]:
         schema = "sipol." if self.party.engine == "postgresql" else ""
-        return self.party.read(f"select tabel, kunci from {schema}sipol_uji order by id")
+        return self.party.read(f"select tabel, kunci from {schema}{self.party.slot} order by id")
 
 
 def take(source: PollSource) -> Signals | None:
@@ -106,16 +111,10 @@ def party(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyParty]:
             made = postgres_party(server.dsn(name))
             made.run(TABLES)
             yield made
-            _drop(server, name)
+            drop_postgres_party(server.dsn(), made)
             return
     made.run(TABLES)
     yield made
-
-
-def _drop(server: Server, name: str) -> None:
-    with psycopg.connect(server.dsn(), autocommit=True) as conn:
-        conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
-        conn.execute("drop role if exists sipol_uji_owner")
 
 
 @pytest.fixture
@@ -123,6 +122,64 @@ def outbox(party: AnyParty, staging_dsn: str) -> Outbox:
     made = Outbox(party, staging_dsn)
     made.install()
     return made
+
+
+def insert(*numbers: int) -> str:
+    return "insert into orang values " + ", ".join(f"({number}, 'x', '')" for number in numbers)
+
+
+def test_while_nobody_reads_the_notes_grow_to_a_limit_and_the_loss_is_mended(party: AnyParty, staging_dsn: str) -> None:
+    """Row 98: past the limit nothing is noted, everything is looked at again, and then notes are taken as before."""
+    outbox = Outbox(party, staging_dsn)
+    outbox.notes_max = 5
+    outbox.install()
+    with closing(outbox.open(None)) as source:
+        assert source.read(0.0) is None
+    for number in range(10, 30):
+        party.run(insert(number))
+    assert len(outbox.notes()) == 5
+    with closing(outbox.open(Position(0, "outbox 0"))) as source:
+        signals = source.read(0.0)
+        assert found(signals) == ([], [], True)
+        # There is room again before what was lost is read: nothing falls between.
+        party.run(insert(40))
+        assert len(outbox.notes()) == 6
+    with closing(outbox.open(Position(0, "outbox 0"))) as source:
+        signals = source.read(0.0)
+        assert found(signals) == ([], [], True), "it was not applied"
+        assert signals is not None
+        source.confirm(signals.position)
+        signals = source.read(0.0)
+        assert found(signals) == (["10", "11", "12", "13", "14", "40"], [], False)
+        assert signals is not None
+        source.confirm(signals.position)
+        assert outbox.notes() == []
+        party.run(insert(41))
+        assert found(take(source)) == (["41"], [], False)
+
+
+def test_notes_that_are_applied_make_room_for_more(party: AnyParty, staging_dsn: str) -> None:
+    outbox = Outbox(party, staging_dsn)
+    outbox.notes_max = 5
+    outbox.install()
+    with closing(outbox.open(None)) as source:
+        for number in range(10, 40):
+            party.run(insert(number))
+            signals = take(source)
+            assert found(signals) == ([str(number)], [], False)
+            assert signals is not None
+            source.confirm(signals.position)
+
+
+def test_a_bulk_change_is_cut_at_the_limit(party: AnyParty, staging_dsn: str) -> None:
+    outbox = Outbox(party, staging_dsn)
+    outbox.notes_max = 5
+    outbox.install()
+    with closing(outbox.open(None)) as source:
+        party.run(insert(*range(10, 50)))
+        # A sequence that was never used stands at its first number.
+        assert 4 <= len(outbox.notes()) <= 5
+        assert found(source.read(0.0)) == ([], [], True)
 
 
 def test_every_kind_of_change_is_handed_over_and_removed_when_applied(outbox: Outbox) -> None:
@@ -189,25 +246,18 @@ def test_a_restored_staging_is_a_gap_and_a_new_history_is_none(outbox: Outbox) -
 
 
 def test_the_kit_may_run_twice_and_its_removal_leaves_nothing(party: AnyParty, staging_dsn: str) -> None:
-    catalogue = {
-        "sqlite": "select type, name, tbl_name, sql from sqlite_master where name not like 'sqlite%'",
-        "mariadb": "select table_name, '' from information_schema.tables where table_schema = database()"
-        " union all select trigger_name, event_object_table from information_schema.triggers"
-        " where trigger_schema = database()",
-        "postgresql": "select relname, relacl::text from pg_class where relnamespace in ('public'::regnamespace)"
-        " union all select proname, '' from pg_proc where pronamespace = 'public'::regnamespace"
-        " union all select tgname, '' from pg_trigger union all select nspname, nspacl::text from pg_namespace"
-        " where nspname not like 'pg_%' union all select rolname, '' from pg_roles where rolname like 'sipol%'",
-    }[party.engine]
     outbox = Outbox(party, staging_dsn)
-    before = sorted(party.read(catalogue), key=str)
+    before = catalogue(party)
     outbox.install()
+    once = catalogue(party)
     outbox.install()
+    assert once != before
+    assert catalogue(party) == once
     party.run("update orang set isi = 'baru' where a = 1")
     assert len(outbox.notes()) == 1
-    outbox.remove()
-    # The owner's own rights on its views are written down when they are taken from the reader, here the same role.
-    assert sorted(party.read(catalogue), key=str) == before
+    for _ in range(2):
+        outbox.remove()
+        assert catalogue(party) == before
     party.run("update orang set isi = 'lagi' where a = 1")
     with pytest.raises(SourceMisconfigured):
         outbox.open(Position(0, "outbox 0"))
@@ -250,7 +300,7 @@ def pg_outbox(request: pytest.FixtureRequest, staging_dsn: str) -> Iterator[Outb
     made.party.run(TABLES)
     made.install()
     yield made
-    _drop(server, name)
+    drop_postgres_party(server.dsn(), made.party)
 
 
 def test_no_order_of_commits_hides_a_note(pg_outbox: Outbox) -> None:
@@ -276,16 +326,16 @@ def test_no_order_of_commits_hides_a_note(pg_outbox: Outbox) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        "drop table sipol.sipol_uji",
-        "alter table sipol.sipol_uji add constraint penuh check (false) not valid",
-        "alter table sipol.sipol_uji owner to postgres; revoke all on sipol.sipol_uji from sipol_uji_owner",
+        "drop table sipol.{slot}",
+        "alter table sipol.{slot} add constraint penuh check (false) not valid",
+        "alter table sipol.{slot} owner to postgres; revoke all on sipol.{slot} from {slot}_owner",
         "drop schema sipol cascade",
     ],
 )
 def test_on_postgresql_a_broken_outbox_is_a_warning_and_the_write_goes_on(pg_outbox: Outbox, damage: str) -> None:
     party = pg_outbox.party
     with psycopg.connect(party.url, autocommit=True) as conn:
-        conn.execute(damage.encode())
+        conn.execute(damage.format(slot=party.slot).encode())
         warned: list[str] = []
         conn.add_notice_handler(lambda notice: warned.append(notice.message_primary or ""))
         for write in (*WRITES, "truncate orang"):
@@ -312,35 +362,26 @@ def test_partitioned_tables_truncates_and_tables_without_a_key_are_noted(pg_outb
     ]  # fmt: skip
 
 
-def test_the_reader_can_read_and_prune_notes_and_nothing_else(
-    request: pytest.FixtureRequest, pg_outbox: Outbox
-) -> None:
-    server: Server = request.getfixturevalue("pg16")
+def test_the_reader_can_read_and_prune_notes_and_nothing_else(pg_outbox: Outbox) -> None:
     party = pg_outbox.party
-    reader = new_name(server, "baca")  # a free name in this cluster
-    with psycopg.connect(server.dsn(), autocommit=True) as conn:
-        conn.execute(sql.SQL("create role {} login").format(sql.Identifier(reader)))
-    try:
-        party.execute([step.sql for step in kit_steps(party.outbox(LINEAGE, reader))])
-        party.run("update orang set isi = 'baru' where a = 1")
-        with psycopg.connect(party.url, user=reader, autocommit=True) as conn:
-            row = conn.execute("select id, tabel from sipol.sipol_uji").fetchone()
-            assert row is not None
-            conn.execute("select sipol.sipol_uji_prune(array[%s]::bigint[], 1)", (row[0],))
-            for refused in (
-                "select * from orang",
-                "delete from sipol.sipol_uji",
-                "insert into sipol.sipol_uji (tabel) values ('x')",
-                "update sipol.sipol_uji_mark set handed = 9",
-                "create table sipol.punya_ku ()",
-            ):
-                with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                    conn.execute(refused.encode())
-        party.execute([step.sql for step in removal_steps(party.outbox(LINEAGE, reader))])
-    finally:
-        with psycopg.connect(server.dsn(), autocommit=True) as conn:
-            conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(reader)))
-            conn.execute(sql.SQL("drop role {}").format(sql.Identifier(reader)))
+    slot = party.slot
+    party.run("update orang set isi = 'baru' where a = 1")
+    with psycopg.connect(party.url, user=party.reader, autocommit=True) as conn:
+        row = conn.execute(f"select id, tabel from sipol.{slot}".encode()).fetchone()
+        assert row is not None
+        conn.execute(f"select sipol.{slot}_prune(array[%s]::bigint[], 1, false)".encode(), (row[0],))
+        for refused in (
+            "select * from orang",
+            f"delete from sipol.{slot}",
+            f"insert into sipol.{slot} (tabel) values ('x')",
+            f"update sipol.{slot}_mark set handed = 9",
+            "create table sipol.punya_ku ()",
+            f"update sipol.{slot}_lost set at = now()",
+            f"select nextval('sipol.{slot}_id_seq')",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                conn.execute(refused.encode())
+        conn.execute(f"select sipol.{slot}_reopen()".encode())
 
 
 def test_the_scripts_run_in_each_engine_s_own_client(

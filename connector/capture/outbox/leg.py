@@ -9,7 +9,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from connector.capture.outbox.ports import ChangeTable, Row
+import structlog
+
+from connector.capture.outbox.ports import ChangeTable, Row, State
 from connector.capture.polling.ports import Found
 from connector.capture.signals import KeySet, Match, Route, Routes
 from connector.errors import PositionLost, SourceMisconfigured, SourceProtocolError
@@ -28,22 +30,26 @@ class OutboxLeg:
         self._routes = routes
         self._keys_in_memory = keys_in_memory
         self._ids: Sequence[int] = ()
+        self._mending = False
+        self._log = structlog.get_logger()
 
     def close(self) -> None:
         self._table.close()
 
     def learn(self) -> None:
         """A history begins: hand-overs are counted anew. Notes that are there stay, and cost a second look."""
-        self._exists()
-        self._table.remove((), 0)
+        state = self._exists()
+        if state.lost and not state.reopened:
+            self._table.reopen()
+        self._table.remove((), 0, mended=True)
 
-    def _exists(self) -> int:
-        handed = self._table.handed()
-        if handed is None:
+    def _exists(self) -> State:
+        state = self._table.state()
+        if state is None:
             raise SourceMisconfigured(
                 "there is no change table", hint="the party's DBA runs the kit's SQL: `connector kit PARTY`"
             )
-        return handed
+        return state
 
     def resume(self, handed: int) -> None:
         """Compare with what staging has.
@@ -52,7 +58,7 @@ class OutboxLeg:
             PositionLost: notes were removed after a hand-over that staging does not know of.
             SourceMisconfigured: there is no change table.
         """
-        removed = self._exists()
+        removed = self._exists().handed
         if removed > handed:
             raise PositionLost(
                 "position_ahead", f"notes were removed after hand-over {removed}, staging has {handed}",
@@ -60,6 +66,9 @@ class OutboxLeg:
             )  # fmt: skip
 
     def round(self) -> Iterator[Found]:
+        state = self._exists()
+        if state.lost:
+            yield self._lost(state)
         while rows := self._table.rows(ROWS_MAX):
             find = _Touched(self._keys_in_memory)
             for row in rows:
@@ -69,11 +78,22 @@ class OutboxLeg:
             if len(rows) < ROWS_MAX:
                 return
 
+    def _lost(self, state: State) -> Found:
+        """Notes were left out: make room first, so that from here on all is noted, then look at everything."""
+        if not state.reopened:
+            self._table.reopen()
+        self._mending = True
+        self._log.warning(
+            "notes_lost",
+            hint="the change table was full while we were away: every view is read whole; see notes_max in the kit",
+        )
+        return Found(whole=frozenset(route.entity for routes in self._routes.values() for route in routes))
+
     def applied(self, handed: int) -> None:
         """What was last handed over is in staging."""
-        if self._ids:
-            self._table.remove(self._ids, handed)
-            self._ids = ()
+        if self._ids or self._mending:
+            self._table.remove(self._ids, handed, mended=self._mending)
+            self._ids, self._mending = (), False
 
 
 _Of = TypeVar("_Of", str, Match)

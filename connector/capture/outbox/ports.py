@@ -16,11 +16,23 @@ class Row:
     values: Mapping[str, str | None] | None
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """The hand-over after which notes were last removed, and whether any were left out since because of no room.
+
+    `reopened` says that there is room again; the loss stays until it is mended.
+    """
+
+    handed: int
+    lost: bool = False
+    reopened: bool = False
+
+
 class ChangeTable(Protocol):
     """The change table of one party, made by the kit."""
 
-    def handed(self) -> int | None:
-        """The hand-over after which notes were last removed; None where there is no change table.
+    def state(self) -> State | None:
+        """How it stands; None where there is no change table.
 
         Raises `SourceMisconfigured` where it may not be read.
         """
@@ -28,7 +40,10 @@ class ChangeTable(Protocol):
     def rows(self, limit: int) -> Sequence[Row]:
         """Notes that are visible now, oldest first."""
 
-    def remove(self, ids: Sequence[int], handed: int) -> None:
-        """Remove exactly these notes, and write down after which hand-over: one transaction."""
+    def remove(self, ids: Sequence[int], handed: int, *, mended: bool = False) -> None:
+        """Remove exactly these notes, and write down after which hand-over; `mended`: what was lost is in staging."""
+
+    def reopen(self) -> None:
+        """Make room for notes again; writes down that some were lost."""
 
     def close(self) -> None: ...

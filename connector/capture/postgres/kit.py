@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from connector.capture.postgres.catalogue import table_columns
 from connector.capture.postgres.kit_guard import WANTED, guard
+from connector.capture.postgres.kit_reader import connect_body, make_reader, make_schema_body
 from connector.capture.postgres.kit_removal import kit_remove_sql
 from connector.capture.postgres.kit_request import (
     LOCK_TIMEOUT_S,
     MARK,
-    READER_CONNECTIONS_MAX,
     KitRequest,
     KitTable,
     Mode,
@@ -149,8 +149,7 @@ def _merged(tables: tuple[KitTable, ...]) -> list[KitTable]:
 
 
 def _roles(request: KitRequest) -> str:
-    reader, guardian = name(request.reader), name(request.guardian)
-    replication = "replication" if request.mode == "stream" else "noreplication"
+    guardian = name(request.guardian)
     create_guardian = f"""
   -- The guardian owns the two functions below and lends them its REPLICATION attribute. Nobody can log in as it.
   if not exists (select from pg_roles where rolname = {text(request.guardian)}) then
@@ -158,18 +157,9 @@ def _roles(request: KitRequest) -> str:
     comment on role {guardian} is '{MARK}: guardian of slot {request.slot}';
   end if;
 """
+    reader = make_reader(request.reader, replication=request.mode == "stream")
     body = f"""
-begin{create_guardian if request.mode == "pull" else ""}
-  -- The reader is what KPU logs in as. Without a password it cannot log in by one: set it after this script.
-  if not exists (select from pg_roles where rolname = {text(request.reader)}) then
-    create role {reader} login password null {replication} nosuperuser nocreatedb nocreaterole nobypassrls noinherit
-      connection limit {READER_CONNECTIONS_MAX};
-    comment on role {reader} is '{MARK}: reader';
-  elsif (select shobj_description(oid, 'pg_authid') from pg_roles
-          where rolname = {text(request.reader)}) like '{MARK}:%' then
-    alter role {reader} {replication};
-  end if;
-end
+begin{create_guardian if request.mode == "pull" else ""}{reader}end
 """
     return f"""\
 -- 4. Roles. One that exists already keeps its password; only a reader made by this kit has its attributes set again.
@@ -221,21 +211,13 @@ def _functions(request: KitRequest) -> str:
     confirm = name(request.schema, confirm_name(request.slot))
     release = name(request.schema, release_name(request.slot))
     signatures = _signatures(request)
-    make_schema = f"""
-begin
-  if not exists (select from pg_namespace where nspname = {text(request.schema)}) then
-    create schema {schema};
-    comment on schema {schema} is '{MARK}: functions';
-  end if;
-end
-"""
     drops = "\n".join(f"drop function if exists {signature};" for signature in signatures)
     owners = "\n".join(f"alter function {signature} owner to {guardian};" for signature in signatures)
     shut = "\n".join(f"revoke all on function {signature} from public;" for signature in signatures)
     grants = "\n".join(f"grant execute on function {signature} to {reader};" for signature in signatures)
     return f"""\
 -- 6. A schema of its own for the functions.
-{do(make_schema)}
+{do(make_schema_body(request.schema))}
 -- 7. Three functions, each tied to this slot and this publication: the reader cannot name another. They run with the
 --    guardian's rights (SECURITY DEFINER), so names are looked up in pg_catalog only. Made anew on each run, so that
 --    no older grant on them survives.
@@ -284,11 +266,6 @@ def _signatures(request: KitRequest) -> tuple[str, ...]:
 
 def _grants(request: KitRequest) -> str:
     reader = name(request.reader)
-    connect = f"""
-begin
-  execute format('grant connect on database %I to %I', current_database(), {text(request.reader)});
-end
-"""
     schemas = [
         f"grant usage on schema {name(schema)} to {reader};"
         for schema in dict.fromkeys(schema for schema, _ in request.views)
@@ -296,7 +273,7 @@ end
     views = [f"grant select on {name(*view)} to {reader};" for view in dict.fromkeys(request.views)]
     return f"""\
 -- 8. The reader may connect to this database (needed where CONNECT was taken from PUBLIC),
-{do(connect)}
+{do(connect_body(request.reader))}
 -- look up names in the schemas of the views,
 {chr(10).join(schemas)}
 

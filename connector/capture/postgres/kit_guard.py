@@ -3,46 +3,23 @@
 from __future__ import annotations
 
 from connector.capture.postgres.catalogue import table_problems, view_problems
-from connector.capture.postgres.kit_request import MARK, POWERFUL_ROLES, REPLICATION_MINOR_MIN, KitRequest
-from connector.capture.postgres.quoting import do, indented, text, texts
+from connector.capture.postgres.kit_reader import refusal_body, role_problems
+from connector.capture.postgres.kit_request import MARK, REPLICATION_MINOR_MIN, KitRequest
+from connector.capture.postgres.quoting import do, text
 
 WANTED = "select schema_name, table_name, key_columns from pg_temp.sipol_kit_tables"
 WANTED_VIEWS = "select schema_name, view_name from pg_temp.sipol_kit_views"
 
 
 def guard(request: KitRequest) -> str:
-    loops = "".join(
-        f"""
-  for found in
-{indented(query, 4)}
-  loop
-    if found.level = 'error' then
-      problems := problems || format('[%s] %s %s. Remedy: %s', found.code, found.subject, found.message, found.remedy);
-    else
-      raise warning '[%] % %. Remedy: %', found.code, found.subject, found.message, found.remedy;
-    end if;
-  end loop;
-"""
-        for query in (
+    body = refusal_body(
+        (
             _server_problems(request),
-            _role_problems(request),
+            role_problems(request.reader, "pg_temp.sipol_kit_tables t", replication=request.mode == "stream"),
             table_problems(WANTED, full_is_accepted=request.accept_risk),
             view_problems(WANTED, WANTED_VIEWS),
         )
     )
-    body = f"""
-declare
-  found record;
-  problems text[] := '{{}}';
-begin{loops}
-  if cardinality(problems) > 0 then
-    raise exception using
-      message = format('the kit refuses, and has changed nothing: %s problem(s)', cardinality(problems)),
-      detail = array_to_string(problems, E'\\n'),
-      hint = 'mend these and run the kit again';
-  end if;
-end
-"""
     return f"""\
 -- 3. First, do no harm. Publishing a table without a usable replica identity makes the party's own UPDATE and DELETE
 --    fail; a role with too many rights would see more than the views. This block only looks, and refuses with all
@@ -57,7 +34,8 @@ select p.level, p.code, 'server' as subject, p.message, p.remedy
   from (values
     (current_setting('server_version_num')::int < 150000, 'error', 'SERVER_TOO_OLD',
      'runs PostgreSQL ' || current_setting('server_version') || ': publications have column lists since 15',
-     'upgrade the server, or run a relay of version 15 or newer'),
+     'upgrade the server; or mode outbox, whose triggers need no column list: connector kit PARTY --mode outbox; or a '
+     'relay of version 15 or newer'),
     (pg_is_in_recovery(), 'error', 'STANDBY', 'is a standby: nothing can be created here',
      'run the kit on the primary'),
     (not (select rolsuper from pg_roles where rolname = current_user), 'error', 'NOT_SUPERUSER',
@@ -116,35 +94,3 @@ def _relay_problems(request: KitRequest) -> str:
     (exists (select from pg_publication where pubname <> {text(request.publication)}),
      {level}, 'OTHER_PUBLICATIONS', 'has other publications, which a login with REPLICATION can read',
      'run this on a relay cluster that holds the shared tables only, or use mode pull')"""
-
-
-def _role_problems(request: KitRequest) -> str:
-    reader = text(request.reader)
-    # A reader that this kit made gets its REPLICATION attribute set or taken below; a stranger's role is left alone.
-    replication = "not r.rolreplication" if request.mode == "stream" else "r.rolreplication"
-    wrong = "has no REPLICATION attribute" if request.mode == "stream" else "has the REPLICATION attribute"
-    return f"""\
-select p.level, p.code, quote_ident(r.rolname) as subject, p.message, p.remedy
-  from (select *, coalesce(shobj_description(oid, 'pg_authid'), '') like '{MARK}:%' as ours
-          from pg_roles where rolname = {reader}) r
-  cross join lateral (values
-    (r.rolsuper or r.rolbypassrls or r.rolcreaterole or r.rolcreatedb, 'error', 'READER_TOO_POWERFUL',
-     'is superuser, or has BYPASSRLS, CREATEROLE or CREATEDB',
-     'name another role as user of the party''s dsn: the kit makes it if it does not exist'),
-    (not r.ours and {replication}, 'error', 'READER_REPLICATION', '{wrong}, and the kit did not make this role',
-     'name another role as user of the party''s dsn: the kit makes it if it does not exist'),
-    (not r.rolcanlogin, 'error', 'READER_NOLOGIN', 'cannot log in',
-     'alter role ' || quote_ident(r.rolname) || ' login;'),
-    (not r.rolsuper and exists (
-       select from pg_roles p where p.rolname = any ({texts(POWERFUL_ROLES)}) and pg_has_role(r.oid, p.oid, 'member')),
-     'error', 'READER_MEMBER', 'is member of a role that reads more than the views',
-     'revoke it, or name another role as user of the party''s dsn'),
-    (not r.rolsuper and exists (
-       select from pg_temp.sipol_kit_tables t
-         join pg_namespace n on n.nspname = t.schema_name
-         join pg_class c on c.relnamespace = n.oid and c.relname = t.table_name and c.relkind in ('r', 'p')
-        where has_any_column_privilege(r.oid, c.oid, 'select, insert, update')),
-     'warning', 'READER_SEES_TABLES', 'may read or write base tables directly, by its own grants or through PUBLIC',
-     'revoke all on the base tables from it and from public')
-  ) p(hit, level, code, message, remedy)
- where p.hit"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from connector.capture.postgres.kit_reader import drop_roles_body, drop_schema_body
 from connector.capture.postgres.kit_request import (
     LOCK_TIMEOUT_S,
     MARK,
@@ -71,7 +72,6 @@ set local standard_conforming_strings = on;
 
 
 def _drop_objects(request: KitRequest) -> str:
-    schema = text(request.schema)
     peek, confirm = name(request.schema, peek_name(request.slot)), name(request.schema, confirm_name(request.slot))
     release = name(request.schema, release_name(request.slot))
     publication = f"""
@@ -79,17 +79,6 @@ begin
   if exists (select from pg_publication where pubname = {text(request.publication)}
               and obj_description(oid, 'pg_publication') like '{MARK}:%') then
     drop publication {name(request.publication)};
-  end if;
-end
-"""
-    drop_schema = f"""
-begin
-  -- The functions of another slot may live here, or something of the party's own: then it stays.
-  if exists (select from pg_namespace n where n.nspname = {schema}
-              and obj_description(n.oid, 'pg_namespace') like '{MARK}:%'
-              and not exists (select from pg_depend d where d.refclassid = 'pg_namespace'::regclass
-                                                        and d.refobjid = n.oid and d.deptype = 'n')) then
-    drop schema {name(request.schema)};
   end if;
 end
 """
@@ -108,59 +97,9 @@ drop function if exists {confirm}(pg_lsn);
 drop function if exists {release}();
 
 -- 2c. The grants and the roles.
-{do(_drop_roles_body(request))}
+{do(drop_roles_body((request.guardian, request.reader), request.schema, request.views))}
 -- 2d. The schema of the functions, if the kit made it and nothing else is in it.
-{do(drop_schema)}commit;
-"""
-
-
-def _drop_roles_body(request: KitRequest) -> str:
-    schemas = tuple(dict.fromkeys([request.schema, *(schema for schema, _ in request.views)]))
-    views = ", ".join(f"({text(schema)}, {text(name)})" for schema, name in dict.fromkeys(request.views))
-    return f"""
-declare
-  wanted text;
-  found record;
-  thing record;
-begin
-  foreach wanted in array {texts((request.guardian, request.reader))} loop
-    select oid, rolname, coalesce(shobj_description(oid, 'pg_authid'), '') like '{MARK}:%' as ours into found
-      from pg_roles where rolname = wanted;
-    if found.oid is null then
-      continue;
-    end if;
-    -- What the kit granted in this database.
-    for thing in
-      select format('schema %I', n.nspname) as place from pg_namespace n where n.nspname = any ({texts(schemas)})
-      union all
-      select format('table %I.%I', n.nspname, c.relname)
-        from (values {views or "(null, null)"}) v(schema_name, view_name)
-        join pg_namespace n on n.nspname = v.schema_name
-        join pg_class c on c.relnamespace = n.oid and c.relname = v.view_name and c.relkind in ('r', 'p', 'v', 'm', 'f')
-    loop
-      execute format('revoke all on %s from %I', thing.place, wanted);
-    end loop;
-    if not found.ours then
-      raise notice 'role % stays: the kit did not make it', quote_ident(wanted);
-      continue;
-    end if;
-    if exists (select from pg_shdepend d where d.refclassid = 'pg_authid'::regclass and d.refobjid = found.oid
-                and d.deptype = 'o'
-                and d.dbid in (0, (select oid from pg_database where datname = current_database()))) then
-      raise exception using
-        message = format('role %I owns objects here, and they would be dropped with it', wanted),
-        hint = 'reassign owned by ... to ...; then run this again';
-    end if;
-    if exists (select from pg_shdepend d where d.refclassid = 'pg_authid'::regclass and d.refobjid = found.oid
-                and d.dbid not in (0, (select oid from pg_database where datname = current_database()))) then
-      raise notice 'role % stays: another database of this cluster still uses it', quote_ident(wanted);
-      continue;
-    end if;
-    -- Owns nothing, as was just seen: this takes back what is left of its grants, such as on views of an older mapping.
-    execute format('drop owned by %I', wanted);
-    execute format('drop role %I', wanted);
-  end loop;
-end
+{do(drop_schema_body(request.schema))}commit;
 """
 
 
