@@ -1,7 +1,8 @@
 """First copy, one large transaction and many small ones, beside PostgreSQL's own logical replication.
 
 `python tests/bench/throughput.py [--rows N] [--capture pull,stream]`. Both ends and the connector share this
-machine. The peer has no mapping, no digests and no audit: it is the floor, not an equal.
+machine. The peer has no mapping, no digests and no audit: it is the floor, not an equal. Findings over sets are judged
+beside the batches: each piece of work begins when they are through, and what the first judgement took is told.
 """
 
 from __future__ import annotations
@@ -190,6 +191,15 @@ class Ours:
         with psycopg.connect(self._staging.dsn(self._database), autocommit=True) as conn:
             return int(one(conn, "select updated from connector.entity where entity = 'anggota'") or 0) >= count
 
+    def judged(self) -> bool:
+        """Whether findings over sets are up to date with the change feed."""
+        with psycopg.connect(self._staging.dsn(self._database), autocommit=True) as conn:
+            return bool(one(conn, (
+                "select not exists (select from connector.temuan_due) and not exists (select from connector.hitungan_due)"
+                " and (select place is not null and not exists (select from sipol.perubahan(place, 1))"
+                " from connector.temuan_cursor)"
+            )))  # fmt: skip
+
     def copy_seconds(self) -> float:
         """From the entry that began the history to the one that ended the copy, by staging's clock."""
         with psycopg.connect(self._staging.dsn(self._database), autocommit=True) as conn:
@@ -336,13 +346,18 @@ def measure_ours(
     try:
         wait(ours.streaming)
         figures = [Figure("first copy", ours.copy_seconds(), ours.memory_mb())]
+        copied = time.monotonic()
+        wait(ours.judged)
+        print(f"{capture}: first judgement of findings beside it: {time.monotonic() - copied:.1f} s", flush=True)
         checkpoint(source, staging)
         with psycopg.connect(source.dsn("bangku"), autocommit=True) as conn:
             conn.execute(UPDATE_MANY, (large,))
         committed = time.monotonic()
         wait(lambda: ours.updated(large))
         figures.append(Figure("one large transaction", time.monotonic() - committed, ours.memory_mb()))
+        wait(ours.judged)
         waits = ours.latencies(30)
+        wait(ours.judged)
         ours.stop()
         small_transactions(source, large, small)
         checkpoint(source, staging)
