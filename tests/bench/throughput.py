@@ -195,7 +195,8 @@ class Ours:
         """Whether findings over sets are up to date with the change feed."""
         with psycopg.connect(self._staging.dsn(self._database), autocommit=True) as conn:
             return bool(one(conn, (
-                "select not exists (select from connector.temuan_due) and not exists (select from connector.hitungan_due)"
+                "select not exists (select from connector.temuan_due)"
+                " and not exists (select from connector.hitungan_due)"
                 " and (select place is not null and not exists (select from sipol.perubahan(place, 1))"
                 " from connector.temuan_cursor)"
             )))  # fmt: skip

@@ -18,7 +18,6 @@ from connector.capture.postgres.protocol import (
     Delete,
     Insert,
     Keepalive,
-    KeyExtractor,
     LogicalMessage,
     Message,
     Origin,
@@ -29,8 +28,8 @@ from connector.capture.postgres.protocol import (
     decode,
     lsn_int,
     lsn_text,
-    relation_tag,
 )
+from connector.capture.postgres.row_keys import KeyExtractor, relation_tag
 from connector.capture.postgres.stream import (
     Delivery,
     Idle,

@@ -18,7 +18,6 @@ from connector.capture.postgres.protocol import (
     Delete,
     Insert,
     Key,
-    KeyExtractor,
     LogicalMessage,
     Message,
     Origin,
@@ -33,6 +32,7 @@ from connector.capture.postgres.protocol import (
     decode,
     decode_frame,
 )
+from connector.capture.postgres.row_keys import KeyExtractor
 from connector.errors import SourceProtocolError
 
 QUICK = settings(max_examples=200, deadline=None)

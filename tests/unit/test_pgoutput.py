@@ -18,7 +18,6 @@ from connector.capture.postgres.protocol import (
     Insert,
     Keepalive,
     Key,
-    KeyExtractor,
     LogicalMessage,
     Origin,
     Relation,
@@ -33,10 +32,10 @@ from connector.capture.postgres.protocol import (
     encode_status,
     lsn_int,
     lsn_text,
-    relation_tag,
     text,
     utc_time,
 )
+from connector.capture.postgres.row_keys import KeyExtractor, relation_tag
 from connector.errors import SourceProtocolError
 
 RELATION_ID = 0x4001

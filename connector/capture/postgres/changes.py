@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from connector.capture.postgres import protocol
-from connector.capture.postgres.protocol import Begin, Commit, KeyExtractor, Relation, Truncate, Unknown
+from connector.capture.postgres.protocol import Begin, Commit, Relation, Truncate, Unknown
+from connector.capture.postgres.row_keys import KeyExtractor, relation_tag
 from connector.capture.signals import Match, Route, Routes, SignalBuffer
 from connector.errors import SourceMisconfigured, SourceProtocolError
 from connector.events import source_key
@@ -82,7 +83,7 @@ class ChangeReader:
         routes = self._routes.get((relation.schema, relation.name), ())
         sinks = [self._sink(relation, route) for route in routes]
         self._touched[relation.relation_id] = routes
-        self._sinks[protocol.relation_tag(relation.relation_id)] = _together(sinks)
+        self._sinks[relation_tag(relation.relation_id)] = _together(sinks)
 
     def _sink(self, relation: Relation, route: Route) -> Sink:
         """What a row message of this relation does to one entity."""

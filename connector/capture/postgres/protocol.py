@@ -4,8 +4,7 @@ No sockets, no clock, no SQL. Bytes that do not follow the format raise `SourceP
 anything else; every length is bounded by the message it stands in. Column values stay bytes: only the
 caller knows which few of them are keys.
 
-`decode` gives one object per message and is the reference. `KeyExtractor` is the fast road for row
-messages, without objects; tests hold the two against each other.
+`decode` gives one object per message and is the reference; `row_keys` has the fast road for row messages.
 
 Source: PostgreSQL manual, "Logical Replication Message Formats" and "Streaming Replication Protocol".
 """
@@ -14,12 +13,11 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from operator import itemgetter
 from typing import Final, TypeAlias
 
 from connector.errors import SourceProtocolError
@@ -35,15 +33,11 @@ _HINT: Final = (
 )
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
-_U16: Final = struct.Struct(">H").unpack_from
-_U32: Final = struct.Struct(">I").unpack_from
-_U64: Final = struct.Struct(">Q").unpack_from
 _BEGIN: Final = struct.Struct(">xQqI")
 _COMMIT: Final = struct.Struct(">xBQQq")
 _XLOG_DATA: Final = struct.Struct(">xQQq")
 _KEEPALIVE: Final = struct.Struct(">xQqB")
 _STATUS: Final = struct.Struct(">cQQQqB")
-_ROW: Final = struct.Struct(">cIcH").unpack_from
 
 XLOG_DATA_HEADER: Final = _XLOG_DATA.size
 """Bytes of an XLogData message before its payload."""
@@ -259,7 +253,7 @@ def lsn_int(text: str) -> int:
         SourceProtocolError: `text` is not two hexadecimal numbers of up to 32 bits each.
     """
     if not re.fullmatch(r"[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}", text, re.ASCII):
-        raise _broken("a log position is not of the form 0/16B3748")
+        raise broken("a log position is not of the form 0/16B3748")
     high, low = text.split("/")
     return int(high, 16) << 32 | int(low, 16)
 
@@ -273,7 +267,7 @@ def utc_time(microseconds: int) -> datetime:
     try:
         return _EPOCH + timedelta(microseconds=microseconds)
     except OverflowError as exc:
-        raise _broken("a commit time is outside the years 1 to 9999") from exc
+        raise broken("a commit time is outside the years 1 to 9999") from exc
 
 
 def text(value: bytes) -> str:
@@ -326,8 +320,8 @@ def decode_frame(data: bytes) -> Frame:
             wal_end, sent, reply = _KEEPALIVE.unpack(data)
             return Keepalive(wal_end, sent, reply != 0)
     except struct.error as exc:
-        raise _broken(f"a replication envelope has a wrong length, {len(data)} bytes") from exc
-    raise _broken(f"unknown replication envelope {kind!r}")
+        raise broken(f"a replication envelope has a wrong length, {len(data)} bytes") from exc
+    raise broken(f"unknown replication envelope {kind!r}")
 
 
 def encode_status(lsn: int, sent_us: int, *, reply_requested: bool = False) -> bytes:
@@ -344,129 +338,12 @@ def refused(kind: int) -> SourceProtocolError:
     """The error for a message type that this connector does not ask for, or that does not exist."""
     name, option = _REFUSED.get(kind, ("", ""))
     if not name:
-        return _broken(f"unknown pgoutput message type 0x{kind:02x}")
+        return broken(f"unknown pgoutput message type 0x{kind:02x}")
     return SourceProtocolError(
         f"pgoutput message {name} ({chr(kind)!r}) belongs to option {option}, which is not asked for",
         hint=f"Something reads the slot with {option} on (kit functions edited by hand?): "
         "use proto_version 1 without streaming, and a slot made with two_phase off.",
     )
-
-
-class KeyExtractor:
-    """Takes the wanted columns of one relation straight from its Insert, Update and Delete bodies.
-
-    `extractor(body)` gives `(old, new)`, each a tuple of the wanted columns in the order asked for:
-
-    - Insert: `(None, new)`; Delete: `(old, None)`.
-    - Update: `old` is None when no wanted column can have changed. When the row's identity changed it is
-      the old key. When a wanted column lies outside the replica identity, what it held before is not in
-      the log and `old` has `UNKNOWN` there.
-    - A value is its text as bytes, `None` for NULL, or `UNKNOWN`. An unchanged TOASTed value is taken
-      from the old tuple if that has it.
-
-    A body with another relation id is our mistake (assert): the caller picks the extractor by `body[1:5]`,
-    which is `relation_tag(relation_id)`.
-
-    Raises (when called):
-        SourceProtocolError: not exactly one well-formed row message with this relation's column count,
-            or a binary value, which is never asked for.
-    """
-
-    __slots__ = ("_blind", "_count", "_pick", "_tag", "relation")
-
-    def __init__(self, relation: Relation, wanted: Sequence[int]) -> None:
-        assert wanted
-        assert all(0 <= index < len(relation.columns) for index in wanted)
-        self.relation = relation
-        self._tag = relation.relation_id
-        self._count = len(relation.columns)
-        self._pick = _picker(wanted, self._count)
-        self._blind = tuple(at for at, index in enumerate(wanted) if not relation.columns[index].is_key)
-
-    def __call__(self, body: bytes) -> tuple[Key | None, Key | None]:
-        # Slices beyond the end come back short instead of raising, so the end is compared once, here and in
-        # the callees: the position reached equals the length only if every length before it was honest.
-        try:
-            kind, relation_id, part, count = _ROW(body)
-            assert relation_id == self._tag
-            if count != self._count:
-                raise _broken(f"a row has {count} columns where its relation has {self._count}")
-            if part == b"N":
-                values, at = _values(body, 8, count)
-                if at != len(body) or kind not in (b"I", b"U"):
-                    raise _broken(f"malformed row message, {len(body)} bytes")
-                new = self._pick(values)
-                if self._blind and kind == b"U":
-                    return self._hide(new), new
-                return None, new
-            return self._with_old(body, kind, part, count)
-        except (IndexError, struct.error) as exc:
-            raise _broken(f"truncated row message, {len(body)} bytes") from exc
-
-    def _with_old(self, body: bytes, kind: bytes, part: bytes, count: int) -> tuple[Key | None, Key | None]:
-        """Read a message whose first tuple is an old key (K) or an old row (O)."""
-        values, at = _values(body, 8, count)
-        old = self._pick(values)
-        if part == b"K":
-            old = self._hide(old)
-        elif part != b"O":
-            raise _broken("a row message starts with an unknown tuple")
-        if kind == b"D" and at == len(body):
-            return old, None
-        if kind != b"U" or body[at] != 0x4E or _U16(body, at + 1)[0] != count:  # 0x4E is N
-            raise _broken(f"malformed row message, {len(body)} bytes")
-        values, at = _values(body, at + 3, count)
-        if at != len(body):
-            raise _broken(f"malformed row message, {len(body)} bytes")
-        new = self._pick(values)
-        if UNKNOWN in new:
-            new = tuple(was if now is UNKNOWN else now for was, now in zip(old, new, strict=True))
-        return (None if old == new and UNKNOWN not in old else old), new
-
-    def _hide(self, key: Key) -> Key:
-        """Replace what an old key does not carry; the server writes NULL there, which would be a lie."""
-        if not self._blind:
-            return key
-        return tuple(UNKNOWN if at in self._blind else value for at, value in enumerate(key))
-
-
-def relation_tag(relation_id: int) -> bytes:
-    """The four bytes `body[1:5]` of every row message of a relation: a dictionary key without decoding."""
-    return relation_id.to_bytes(4, "big")
-
-
-def _values(body: bytes, at: int, count: int) -> tuple[list[Value], int]:
-    """Walk `count` columns from `at`; gives the values and the place after them, unchecked against the end."""
-    values: list[Value] = []
-    for _ in range(count):
-        kind = body[at]
-        if kind == 0x74:  # t: text
-            start = at + 5
-            at = start + _U32(body, at + 1)[0]
-            values.append(body[start:at])
-        elif kind == 0x6E:  # n: NULL
-            values.append(None)
-            at += 1
-        elif kind == 0x75:  # u: unchanged TOASTed value
-            values.append(UNKNOWN)
-            at += 1
-        elif kind == 0x62:  # b: binary
-            raise SourceProtocolError(
-                "a row carries binary values, which are not asked for",
-                hint="Something reads the slot with option binary on (kit functions edited by hand?).",
-            )
-        else:
-            raise _broken(f"unknown kind of column value 0x{kind:02x}")
-    return values, at
-
-
-def _picker(wanted: Sequence[int], count: int) -> Callable[[list[Value]], Key]:
-    if tuple(wanted) == tuple(range(count)):
-        return tuple
-    if len(wanted) == 1:
-        only = wanted[0]
-        return lambda values: (values[only],)
-    return itemgetter(*wanted)
 
 
 class _Reader:
@@ -521,7 +398,7 @@ class _Reader:
 
     def broken(self, what: str) -> SourceProtocolError:
         name = _NAMES.get(self._body[0], "") if self._body else ""
-        return _broken(f"pgoutput message {name} {what}" if name else f"a pgoutput message {what}")
+        return broken(f"pgoutput message {name} {what}" if name else f"a pgoutput message {what}")
 
 
 def _begin(reader: _Reader) -> Begin:
@@ -639,5 +516,5 @@ _IDENTITIES: Final = {ord(identity.value): identity for identity in ReplicaIdent
 _VALUE_KINDS: Final = {ord(kind.value): kind for kind in ValueKind}
 
 
-def _broken(what: str) -> SourceProtocolError:
+def broken(what: str) -> SourceProtocolError:
     return SourceProtocolError(what, hint=_HINT)
