@@ -13,6 +13,7 @@ import pwd
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -101,7 +102,7 @@ class Account:
             os.chown(path, self.uid, self.gid)
 
 
-def _reachable(binaries: Path, account: Account) -> Path:
+def reachable(binaries: Path, account: Account) -> Path:
     """The binaries, or a copy of them where the server's user cannot reach the originals."""
     if account.uid is None:
         return binaries
@@ -110,11 +111,28 @@ def _reachable(binaries: Path, account: Account) -> Path:
     )
     if probe.returncode == 0:
         return binaries
-    copy = Path(tempfile.gettempdir()) / f"sipol-postgres-{_major(binaries)}-{os.getuid()}"
-    if not (copy / "bin" / "postgres").exists():
-        shutil.copytree(binaries.parent, copy, symlinks=True, dirs_exist_ok=True)
-        copy.chmod(0o755)
+    # The size tells another build of the same version from this one.
+    size_bytes = (binaries / "postgres").stat().st_size
+    copy = Path(tempfile.gettempdir()) / f"sipol-postgres-{_major(binaries)}-{os.getuid()}-{size_bytes}"
+    if not copy.exists():
+        _copy(binaries.parent, copy)
+    found = copy.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        # Anybody may write to the folder of temporary files: what stands there could be another user's program.
+        raise EnvironmentMissing(f"{copy} is not this user's own", hint="remove it: it is made again")
     return copy / "bin"
+
+
+def _copy(folder: Path, to: Path) -> None:
+    """Copy a folder so that nobody ever sees a part of it; several processes may be at it."""
+    made = Path(tempfile.mkdtemp(prefix="sipol-postgres-"))
+    try:
+        shutil.copytree(folder, made, symlinks=True, dirs_exist_ok=True)
+        made.chmod(0o755)
+        with contextlib.suppress(OSError):  # another one was quicker
+            made.rename(to)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 class Server:
@@ -140,7 +158,7 @@ class Server:
             EnvironmentMissing: the server could not be made or started; the log's path is in the hint.
         """
         account = Account.choose()
-        binaries = _reachable(binaries, account)
+        binaries = reachable(binaries, account)
         plain = PLAIN_PATH.fullmatch(str(data)) and len(str(data)) < SOCKET_PATH_MAX
         socket_dir = data if plain else Path(tempfile.mkdtemp(prefix="sipol-"))
         socket_dir.mkdir(parents=True, exist_ok=True)

@@ -30,6 +30,8 @@ from connector.runtime.systemd import Systemd
 CRASH = Policy(Reaction.RETRY, first_s=0.2, most_s=60.0)
 # A worker that lived this long did well: its next crash counts as the first.
 STEADY_S = 60.0
+# Who waits for a run to end is not to wait for a worker that can never do its work.
+ONCE_CRASHES_MAX = 5
 # SIGTERM asks; after this long SIGKILL ends it. A batch is repeated whole by the next start.
 STOP_S = 8.0
 
@@ -251,6 +253,13 @@ class Supervisor:
     def _crashed(self, running: Running, code: int) -> None:
         steady = time.monotonic() - running.started_s > STEADY_S
         crashes = 1 if steady else running.crashes + 1
+        if self._once and crashes >= ONCE_CRASHES_MAX and running.party not in self._roster.beside:
+            self._failed.add(running.party)
+            self._log.error(
+                "party_halted", party=running.party, exit_code=code, crashes=crashes,
+                hint="its worker ends each time; look at the lines before this one",
+            )  # fmt: skip
+            return
         wait = delay_s(CRASH, crashes, random.random())  # noqa: S311 - jitter, not a secret
         self._due[running.party] = (time.monotonic() + wait, crashes)
         self._log.error(

@@ -49,6 +49,14 @@ def test_once_drains_and_exits(make_workbench: Make) -> None:
     bench.check_evidence("uji")
 
 
+def test_once_gives_up_on_a_worker_that_ends_each_time(make_workbench: Make) -> None:
+    bench = make_workbench("uji", people=20)
+    daemon = bench.start("--once", failpoints="before_commit=kill")
+    bench.wait_until(lambda: not daemon.alive, "the run ends")
+    assert daemon.process.returncode == 1
+    assert [line["party"] for line in daemon.named("party_halted")] == ["uji"]
+
+
 def test_sigterm_ends_cleanly_and_the_next_start_goes_on(make_workbench: Make) -> None:
     bench = make_workbench("uji")
     daemon = bench.start()

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from connector.embedded import Server, system_binaries, wheel_binaries
+from connector.embedded import Account, Server, reachable, system_binaries, wheel_binaries
 from connector.errors import EnvironmentMissing
 from tests.conftest import missing
 
@@ -134,3 +134,32 @@ def test_a_short_plain_path_holds_the_socket_too(folder: Path, start: Callable[.
     assert server.dsn("sipol", "budi") == f"host={folder / 'data'} user=budi dbname=sipol"
     server.stop("immediate")
     server.stop()
+
+
+@pytest.fixture
+def private_binaries(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Binaries that only root can reach, and a folder for copies of them."""
+    if os.geteuid() != 0:
+        pytest.skip("a server runs as another user only where root starts it")
+    binaries = folder / "milik" / "bin"
+    binaries.mkdir(parents=True)
+    (folder / "milik").chmod(0o700)
+    (binaries / "postgres").write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 16.1'\n", encoding="ascii")
+    (binaries / "postgres").chmod(0o755)
+    (folder / "sementara").mkdir(mode=0o755)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "sementara"))
+    return binaries
+
+
+def test_binaries_that_the_servers_user_cannot_reach_are_copied_once(private_binaries: Path) -> None:
+    found = reachable(private_binaries, Account.choose())
+    assert (found / "postgres").read_bytes() == (private_binaries / "postgres").read_bytes()
+    assert reachable(private_binaries, Account.choose()) == found
+    assert len(list(found.parent.parent.iterdir())) == 1, "nothing of the copying is left"
+
+
+def test_a_copy_that_others_may_write_to_is_not_run(private_binaries: Path) -> None:
+    found = reachable(private_binaries, Account.choose())
+    found.parent.chmod(0o777)
+    with pytest.raises(EnvironmentMissing, match="not this user's own"):
+        reachable(private_binaries, Account.choose())
