@@ -8,15 +8,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 
 from connector import config as configuration
 from connector import logs
+from connector.capture.mysql.stream_source import BinlogSettings, BinlogSource
 from connector.capture.outbox.leg import OutboxLeg
 from connector.capture.outbox.tables import PgChangeTable, SqlChangeTable
 from connector.capture.polling.cursor import CursorLeg, Followed
 from connector.capture.polling.diff import Diff
+from connector.capture.polling.net import NetSource
 from connector.capture.polling.pg_digests import PgDigests
 from connector.capture.polling.ports import Digests, Leg, PolledView
 from connector.capture.polling.source import PollSource
@@ -115,8 +117,8 @@ class ConfiguredParty:
 
     def guard_disk(self) -> None:
         """Give our slot up where the party's server keeps too much log for us; for when no session runs."""
-        if self.source.capture not in ("pull", "stream"):
-            return
+        if not self.ordered:
+            return  # MariaDB and MySQL keep their log for as long as their DBA says, whoever reads it
         with suppress(ConnectorError), closing(self.open_source(None, None, lambda _: True)) as source:
             if source.lag_bytes() > self.limits.lag_drop_bytes:
                 source.give_up()
@@ -138,6 +140,8 @@ class ConfiguredParty:
         source, limits = self.source, self.settings
         if source.capture not in ("pull", "stream"):
             return self._open_poll(stored, identity, wait)
+        if source.engine != "postgresql":
+            return self._open_binlog(stored, identity, wait)
         settings = SlotSettings(
             self.source_dsn, self._application, source.slot, source.publication, self.routes,
             limits.keys_in_memory, limits.poll_s, limits.statement_timeout_s, limits.window_mb << 20,
@@ -145,6 +149,19 @@ class ConfiguredParty:
         if source.capture == "stream":
             return StreamSource(settings, stored, identity, wait)
         return PullSource(settings, KitCalls(KIT_SCHEMA, source.slot), stored, identity, wait)
+
+    def _open_binlog(
+        self, stored: Position | None, identity: SourceIdentity | None, wait: Callable[[float], bool]
+    ) -> Source:
+        views = {entity: view.name for entity, (_, view) in self.plans.items()}
+        settings = BinlogSettings(self.source_dsn, self._options, self.routes, views, self.settings.keys_in_memory)
+        # A compare under the log: what a foreign key's CASCADE changes is in no binary log.
+        with ExitStack() as opened:
+            log = opened.enter_context(closing(BinlogSource(settings, stored, identity, wait)))
+            memory = opened.enter_context(closing(PartyMemory(self.staging_dsn, self.name)))
+            net = self._diff(self._open_reader(), memory, wait)
+            opened.pop_all()
+        return NetSource(log, net, memory, begins=stored is None)
 
     def _open_poll(
         self, stored: Position | None, identity: SourceIdentity | None, wait: Callable[[float], bool]

@@ -27,17 +27,17 @@ from connector.yamlpos import Node, Place, Problem, Table, closest, in_order, pl
 # Which ways to follow each engine this version has.
 CAPTURES: Mapping[str, tuple[str, ...]] = {
     "postgresql": ("pull", "stream", "outbox", "cursor", "diff"),
-    "mariadb": ("outbox", "cursor", "diff"),
-    "mysql": ("outbox", "cursor", "diff"),
+    "mariadb": ("stream", "outbox", "cursor", "diff"),
+    "mysql": ("stream", "outbox", "cursor", "diff"),
     "sqlite": ("outbox", "cursor", "diff"),
 }
 
-# Captures that compare views on a schedule.
+# Captures that compare views on a schedule; `stream` of MariaDB and MySQL does too.
 COMPARING = ("diff", "outbox")
 # How often a party's views are compared where the configuration does not say.
 DIFF_EVERY_S = 300.0
-# Beside an outbox a diff is the net under what no trigger sees; not every five minutes.
-OUTBOX_DIFF_EVERY_S = 3_600.0
+# Beside an outbox or a binary log a diff is the net under what no trigger and no log sees; not every five minutes.
+NET_DIFF_EVERY_S = 3_600.0
 # A transaction longer than this many seconds may commit behind a cursor; the next diff finds its rows.
 CURSOR_OVERLAP = 60.0
 
@@ -442,7 +442,11 @@ def _party(name: str, model: _Party, dsn: Secret, folder: Path) -> Party:
 def _diff_every_s(source: _Source) -> float:
     if source.cursor is not None:
         return source.cursor.diff_every_s
-    return source.diff_every_s or (OUTBOX_DIFF_EVERY_S if source.capture == "outbox" else DIFF_EVERY_S)
+    return source.diff_every_s or (DIFF_EVERY_S if source.capture == "diff" else NET_DIFF_EVERY_S)
+
+
+def _compares(source: _Source) -> bool:
+    return source.capture in COMPARING or (source.capture == "stream" and source.engine in ("mariadb", "mysql"))
 
 
 def _party_names(root: Table) -> tuple[str, ...]:
@@ -506,9 +510,13 @@ def _source_rules(name: str, party: _Party, root: Table) -> Iterator[Problem]:
         needs = "needs" if capture == "cursor" else "does not take"
         hint = "cursor: {column: updated_at, diff_every_s: 600}; deletes are seen by the diff only"
         yield Problem(place_at(root, (*at, "capture")), f"`{capture}` {needs} `cursor`", hint)
-    if party.source.diff_every_s is not None and capture not in COMPARING:
+    if party.source.diff_every_s is not None and not _compares(party.source):
         place = place_at(root, (*at, "diff_every_s"), key=True)
-        yield Problem(place, f"`{capture}` compares nothing", f"`diff_every_s` is for {', '.join(COMPARING)}")
+        yield Problem(
+            place,
+            f"`{capture}` compares nothing",
+            f"`diff_every_s` is for {', '.join(COMPARING)}, and `stream` of mariadb",
+        )
     if party.limits.lag_drop_mb <= party.limits.lag_warn_mb:
         place = place_at(root, ("parties", name, "limits", "lag_drop_mb"), key=True)
         message = f"`lag_drop_mb` ({party.limits.lag_drop_mb}) must exceed `lag_warn_mb` ({party.limits.lag_warn_mb})"

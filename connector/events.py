@@ -135,8 +135,7 @@ class Outcome:
     absent: int = 0
     parked: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
-    batch_id: int = 0
-    commitment: bytes = b""
+    digest: bytes = b""
     mapping_version: str = ""
     mapping_digest: str = ""
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 
 from connector.errors import EntityHeld, SourceMisconfigured, SourceProtocolError
 from connector.sqldb.cells import Cell
@@ -51,6 +51,11 @@ class SqlSession:
             self.close()
             raise
         self._open = False
+
+    @property
+    def raw(self) -> DBAPIConnection:
+        """The driver's own connection, for a protocol that is no statement."""
+        return self._raw
 
     @property
     def dialect(self) -> str:

@@ -67,12 +67,18 @@ ENGINES = ("sqlite", "mariadb", "postgresql")
 WAYS: dict[str, dict[str, object]] = {
     "diff": {"diff_every_s": 0.3},
     "outbox": {"diff_every_s": 600},
+    "stream": {"diff_every_s": 600},
     "cursor": {"cursor": {"column": "versi", "overlap": 10, "diff_every_s": 2}},
 }
 
 
 # Each takes three starts of the daemon. What differs between engines is in tests/contract.
-PAIRS = [*((engine, "diff") for engine in ENGINES), *((engine, "outbox") for engine in ENGINES), ("mariadb", "cursor")]
+PAIRS = [
+    *((engine, "diff") for engine in ENGINES),
+    *((engine, "outbox") for engine in ENGINES),
+    ("mariadb", "cursor"),
+    ("mariadb", "stream"),
+]
 
 
 @pytest.mark.parametrize(("engine", "capture"), PAIRS)

@@ -1,4 +1,4 @@
-"""What the runtime may rely on, whatever a source is made of: run over every source that reads PostgreSQL's log.
+"""What the runtime may rely on, whatever a source is made of: run over every source that reads a log.
 
 After a position, every key that may have changed, in whole transactions, in order; nothing is confirmed before it is
 told; and any position that was once given is a place to start again from.
@@ -9,16 +9,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
+import pymysql
 import pytest
+from mariadb import MariaDb
 from psycopg import sql
 
+from connector.capture.mysql.stream_source import BinlogSettings, BinlogSource
 from connector.capture.postgres.kit import kit_sql
 from connector.capture.postgres.kit_request import KitRequest, KitTable
 from connector.capture.postgres.protocol import lsn_int, lsn_text
@@ -29,6 +32,7 @@ from connector.embedded import Server
 from connector.errors import PositionLost, SourceError, SourceMisconfigured, SourceUnavailable
 from connector.events import Position, SourceIdentity
 from connector.runtime.ports import Source
+from connector.sqldb.engines import Options
 from tests.conftest import drop_database, new_database
 
 DEADLINE_S = 60.0
@@ -66,6 +70,22 @@ _numbers = count()
 
 
 @dataclass
+class Transaction:
+    """A session that is in a transaction; `execute` takes any text."""
+
+    conn: psycopg.Connection[tuple[Any, ...]]
+
+    def execute(self, statement: str, /) -> psycopg.Cursor[tuple[Any, ...]]:
+        return self.conn.execute(statement.encode())
+
+    def commit(self) -> None:
+        self.conn.commit()
+
+    def rollback(self) -> None:
+        self.conn.rollback()
+
+
+@dataclass
 class Party:
     """A party's database with the kit, its DBA's session, and a slot that no test used before."""
 
@@ -75,6 +95,7 @@ class Party:
     slot: str
     dba: psycopg.Connection[tuple[Any, ...]]
     capture: str = "pull"
+    letters_max: int = 2_000
     opened: list[Source] = field(default_factory=list)
 
     def run(self, statement: str, *values: object) -> None:
@@ -86,12 +107,12 @@ class Party:
         return row[0] if row else None
 
     @contextmanager
-    def other(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    def other(self) -> Iterator[Transaction]:
         """A second session of the party's own, with a transaction of its own."""
         with psycopg.connect(self.server.dsn(self.database)) as conn:
             conn.execute("set synchronous_commit = on")
             conn.commit()
-            yield conn
+            yield Transaction(conn)
 
     def end(self) -> int:
         """Where the log ends now."""
@@ -118,9 +139,112 @@ class Party:
         self.opened.append(source)
         return source
 
+    def cut(self) -> None:
+        """End the connections that a source has."""
+        self.run(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where application_name in ('uji', 'sipol_connector')"
+        )
+
     def close(self) -> None:
         for source in self.opened:
             source.close()
+
+
+class Session(Protocol):
+    """A second session of a party's own."""
+
+    def execute(self, statement: str, /) -> object: ...
+    def commit(self) -> None: ...
+    def rollback(self) -> None: ...
+
+
+class AnyParty(Protocol):
+    """A party whose log is followed, whatever the engine."""
+
+    @property
+    def letters_max(self) -> int:
+        """As many as a key can have."""
+
+    def run(self, statement: str, *values: object) -> None: ...
+    def other(self) -> AbstractContextManager[Session]: ...
+    def cut(self) -> None: ...
+    def open(
+        self, stored: Position | None = None, identity: SourceIdentity | None = None, *, keys_in_memory: int = 10_000
+    ) -> Source: ...
+
+
+@dataclass
+class MariaParty:
+    """As `Party`, on MariaDB: the whole server's log, read with what the kit grants."""
+
+    server: MariaDb
+    database: str
+    letters_max: int = 700
+    begin: Position | None = None
+    opened: list[Source] = field(default_factory=list)
+
+    def run(self, statement: str, *values: object) -> None:
+        with self.server.connect(self.database) as conn, conn.cursor() as cursor:
+            cursor.execute(statement, values or None)
+
+    @contextmanager
+    def other(self) -> Iterator[Session]:
+        with self.server.connect(self.database) as conn:
+            conn.autocommit(False)
+            yield MariaSession(conn)
+
+    def cut(self) -> None:
+        for (number,) in self.server.query("select id from information_schema.processlist where user = 'baca'"):
+            self.run(f"kill {number}")
+
+    def open(
+        self, stored: Position | None = None, identity: SourceIdentity | None = None, *, keys_in_memory: int = 10_000
+    ) -> Source:
+        routes = {(self.database, table): found for (_, table), found in ROUTES.items()}
+        views = {entity: (self.database, f"v_{entity}") for entity in ("anggota", "pengurus", "dokumen", "kantor")}
+        url = self.server.url(self.database, "baca")
+        settings = BinlogSettings(url, Options("uji"), routes, views, keys_in_memory)
+        source = BinlogSource(settings, stored or self.begin, identity, wait)
+        self.opened.append(source)
+        return source
+
+    def close(self) -> None:
+        for source in self.opened:
+            source.close()
+
+
+@dataclass
+class MariaSession:
+    """PyMySQL's connection with psycopg's words."""
+
+    conn: pymysql.Connection[Any]
+
+    def execute(self, statement: str, /) -> None:
+        with self.conn.cursor() as cursor:
+            cursor.execute(statement)
+
+    def commit(self) -> None:
+        self.conn.commit()
+
+    def rollback(self) -> None:
+        self.conn.rollback()
+
+
+MARIA_TABLES = """
+create table kader (id varchar(700) character set utf8mb4 collate utf8mb4_nopad_bin primary key, nama varchar(80));
+create table papan (papan int, orang varchar(700) character set utf8mb4 collate utf8mb4_nopad_bin,
+  jabatan varchar(80), primary key (orang, papan));
+create table kerja (kerja_id int primary key, nama varchar(80));
+create table wilayah (kode varchar(20) primary key, nama varchar(80));
+create table bagian (id int not null, tahun int not null, isi text, primary key (id, tahun))
+  partition by list (tahun) (partition b1 values in (1), partition b2 values in (2));
+create table lain (id int primary key, isi text);
+create view v_anggota as select a.id, a.nama, k.kerja_id from kader a left join kerja k on k.nama = a.nama;
+create view v_pengurus as select papan, orang, jabatan from papan;
+create view v_dokumen as select id, isi from bagian;
+create view v_kantor as select kode from wilayah;
+"""
 
 
 def wait(seconds: float) -> bool:
@@ -182,6 +306,50 @@ def party(prepared: Party, request: pytest.FixtureRequest) -> Iterator[Party]:
         yield made
 
 
+LOGS = [*((str(version), capture) for version in (15, 16, 18) for capture in ("pull", "stream")), ("mariadb", "stream")]
+
+
+@pytest.fixture(scope="module", params=LOGS, ids="-".join)
+def any_prepared(request: pytest.FixtureRequest) -> Iterator[Party | MariaParty]:
+    engine, capture = request.param
+    if engine != "mariadb":
+        server = request.getfixturevalue(f"pg{engine}")
+        with install(server, new_database(server, "sumber")) as party:
+            party.capture = capture
+            yield party
+        return
+    maria: MariaDb = request.getfixturevalue("mariadb")
+    database = f"sumber_{next(_numbers)}"
+    maria.run(f"create database {database};\n{MARIA_GRANTS}")
+    maria.run(MARIA_TABLES, database)
+    for view in ("anggota", "pengurus", "dokumen", "kantor"):
+        maria.run(f"grant select on {database}.v_{view} to baca@localhost")
+    yield MariaParty(maria, database)
+    maria.run(f"drop database {database};\ndrop user baca@localhost")
+
+
+MARIA_GRANTS = """
+create or replace user baca@localhost;
+grant replication slave, binlog monitor on *.* to baca@localhost
+"""
+
+
+@pytest.fixture
+def any_party(any_prepared: Party | MariaParty) -> Iterator[AnyParty]:
+    """Each log, followed in each way that it has, from here on."""
+    if isinstance(any_prepared, Party):
+        with fresh(any_prepared, any_prepared.capture) as made:
+            yield made
+        return
+    for table in ("kader", "papan", "kerja", "wilayah", "bagian", "lain"):
+        any_prepared.run(f"truncate {table}")
+    party = MariaParty(any_prepared.server, any_prepared.database)
+    with closing(party.open()) as source:
+        party.begin = source.start
+    yield party
+    party.close()
+
+
 def until(reached: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not reached():
@@ -197,7 +365,7 @@ def read(source: Source) -> Signals:
     return signals
 
 
-def collect(party: Party, source: Source) -> list[Signals]:
+def collect(party: AnyParty, source: Source) -> list[Signals]:
     """Everything up to now: a last change is made, and read up to."""
     mark = f"tanda-{next(_numbers)}"
     party.run("insert into kader values (%s, 'tanda')", mark)
@@ -231,37 +399,37 @@ def whole(found: Sequence[Signals]) -> set[str]:
 # -- what is told
 
 
-def test_every_kind_of_change_names_the_keys_it_touches(party: Party) -> None:
-    party.run("insert into kader values ('a', 'A'), ('b', 'B'), ('c', 'C'), ('d', 'D')")
-    party.run("insert into papan values (1, 'a', 'KETUA'), (2, 'a', 'SEKRETARIS')")
-    source = party.open()
-    first = collect(party, source)
+def test_every_kind_of_change_names_the_keys_it_touches(any_party: AnyParty) -> None:
+    any_party.run("insert into kader values ('a', 'A'), ('b', 'B'), ('c', 'C'), ('d', 'D')")
+    any_party.run("insert into papan values (1, 'a', 'KETUA'), (2, 'a', 'SEKRETARIS')")
+    source = any_party.open()
+    first = collect(any_party, source)
     assert own(first, "anggota") == {"a", "b", "c", "d"}
     assert own(first, "pengurus") == {"1|a", "2|a"}
-    party.run("insert into kader values ('baru', 'X')")
-    party.run("update kader set nama = 'BB' where id = 'b'")
-    party.run("update kader set id = 'c2' where id = 'c'")
-    party.run("delete from kader where id = 'd'")
-    party.run("update papan set papan = 9 where papan = 2")
-    party.run("delete from papan where papan = 1")
-    found = collect(party, source)
+    any_party.run("insert into kader values ('baru', 'X')")
+    any_party.run("update kader set nama = 'BB' where id = 'b'")
+    any_party.run("update kader set id = 'c2' where id = 'c'")
+    any_party.run("delete from kader where id = 'd'")
+    any_party.run("update papan set papan = 9 where papan = 2")
+    any_party.run("delete from papan where papan = 1")
+    found = collect(any_party, source)
     assert own(found, "anggota") == {"baru", "b", "c", "c2", "d"}
     assert own(found, "pengurus") == {"9|a", "2|a", "1|a"}
     assert not whole(found)
 
 
-def test_keys_that_change_places_are_all_named(party: Party) -> None:
+def test_keys_that_change_places_are_all_named(any_party: AnyParty) -> None:
     """A swap through a third key, and a range that moves: no row is lost on the way."""
-    party.run("insert into kader values ('a', 'A'), ('b', 'B')")
-    party.run("insert into papan select g, 'x', '' from generate_series(1, 5) g")
-    source = party.open()
-    collect(party, source)
-    with party.other() as conn:
+    any_party.run("insert into kader values ('a', 'A'), ('b', 'B')")
+    any_party.run("insert into papan values " + ", ".join(f"({number}, 'x', '')" for number in range(1, 6)))
+    source = any_party.open()
+    collect(any_party, source)
+    with any_party.other() as conn:
         for old, new in (("a", "sementara"), ("b", "a"), ("sementara", "b")):
-            conn.execute("update kader set id = %s where id = %s", (new, old))
+            conn.execute(f"update kader set id = '{new}' where id = '{old}'")
         conn.execute("update papan set papan = papan + 5")
         conn.commit()
-    found = collect(party, source)
+    found = collect(any_party, source)
     assert own(found, "anggota") == {"a", "b", "sementara"}
     assert own(found, "pengurus") == {f"{number}|x" for number in range(1, 11)}
 
@@ -279,46 +447,58 @@ def test_large_values_and_full_identities_name_the_key_all_the_same(party: Party
     assert not whole(found)
 
 
-def test_rows_of_a_partitioned_table_are_its_roots(party: Party) -> None:
+def test_rows_of_a_partitioned_table_are_its_roots(any_party: AnyParty) -> None:
     """Whatever order of columns a partition has; a row that moves to another one keeps its key."""
-    source = party.open()
-    party.run("insert into bagian values (1, 1, 'a'), (2, 2, 'b')")
-    party.run("update bagian set tahun = 2 where id = 1")
-    party.run("delete from bagian where id = 2")
-    found = collect(party, source)
+    source = any_party.open()
+    any_party.run("insert into bagian values (1, 1, 'a'), (2, 2, 'b')")
+    any_party.run("update bagian set tahun = 2 where id = 1")
+    any_party.run("delete from bagian where id = 2")
+    found = collect(any_party, source)
     assert set(keys(found, "dokumen")) == {"1", "2"}
-    party.run("truncate bagian")
-    assert whole(collect(party, source)) == {"dokumen"}
+    any_party.run("truncate bagian")
+    assert whole(collect(any_party, source)) == {"dokumen"}
 
 
-def test_a_joined_tables_change_names_its_values_and_its_deletion_the_whole_entity(party: Party) -> None:
-    source = party.open()
-    party.run("insert into kerja values (1, 'PETANI'), (2, 'GURU')")
-    party.run("update kerja set nama = 'NELAYAN' where kerja_id = 1")
-    party.run("update kerja set kerja_id = 3 where kerja_id = 2")
-    found = collect(party, source)
+def test_a_joined_tables_change_names_its_values_and_its_deletion_the_whole_entity(any_party: AnyParty) -> None:
+    source = any_party.open()
+    any_party.run("insert into kerja values (1, 'PETANI'), (2, 'GURU')")
+    any_party.run("update kerja set nama = 'NELAYAN' where kerja_id = 1")
+    any_party.run("update kerja set kerja_id = 3 where kerja_id = 2")
+    found = collect(any_party, source)
     assert matched(found) == {"1", "2", "3"}
     assert not whole(found)
-    party.run("delete from kerja where kerja_id = 1")
-    found = collect(party, source)
+    any_party.run("delete from kerja where kerja_id = 1")
+    found = collect(any_party, source)
     assert whole(found) == {"anggota"}
 
 
-def test_a_table_without_a_path_to_the_key_and_a_truncate_name_the_whole_entity(party: Party) -> None:
-    source = party.open()
-    party.run("insert into wilayah values ('32', 'JAWA BARAT')")
-    assert whole(collect(party, source)) == {"kantor"}
-    party.run("truncate papan, lain")
-    assert whole(collect(party, source)) == {"pengurus"}
+def test_a_table_without_a_path_to_the_key_and_a_truncate_name_the_whole_entity(any_party: AnyParty) -> None:
+    source = any_party.open()
+    any_party.run("insert into wilayah values ('32', 'JAWA BARAT')")
+    assert whole(collect(any_party, source)) == {"kantor"}
+    any_party.run("truncate lain")
+    any_party.run("truncate papan")
+    assert whole(collect(any_party, source)) == {"pengurus"}
 
 
-def test_keys_of_any_text_arrive_as_they_are(party: Party) -> None:
-    texts = ["", " ", "a|b", "a\\", "'; drop table kader; --", "NULL", "\\N", "é😀", "a\tb\nc\rd", "x" * 2_000]
-    source = party.open()
+def test_keys_of_any_text_arrive_as_they_are(any_party: AnyParty) -> None:
+    texts = [
+        "",
+        " ",
+        "a|b",
+        "a\\",
+        "'; drop table kader; --",
+        "NULL",
+        "\\N",
+        "é😀",
+        "a\tb\nc\rd",
+        "x" * any_party.letters_max,
+    ]
+    source = any_party.open()
     for text in texts:
-        party.run("insert into kader values (%s, '')", text)
-        party.run("insert into papan values (1, %s, '')", text)
-    found = collect(party, source)
+        any_party.run("insert into kader values (%s, '')", text)
+        any_party.run("insert into papan values (1, %s, '')", text)
+    found = collect(any_party, source)
     assert own(found, "anggota") == set(texts)
     escaped = {text.replace("\\", "\\\\").replace("|", "\\|") for text in texts}
     assert own(found, "pengurus") == {f"1|{text}" for text in escaped}
@@ -344,35 +524,30 @@ def test_keys_are_text_as_the_view_gives_it_whatever_the_login_has_set(party: Pa
 # -- transactions
 
 
-def test_nothing_is_told_before_its_commit_and_nothing_of_what_was_rolled_back(party: Party) -> None:
-    source = party.open()
-    with party.other() as slow:
+def test_nothing_is_told_before_its_commit_and_nothing_of_what_was_rolled_back(any_party: AnyParty) -> None:
+    source = any_party.open()
+    with any_party.other() as slow:
         slow.execute("insert into kader values ('lambat', '')")
-        party.run("insert into kader values ('cepat', '')")
-        assert own(collect(party, source), "anggota") == {"cepat"}
+        any_party.run("insert into kader values ('cepat', '')")
+        assert own(collect(any_party, source), "anggota") == {"cepat"}
         slow.execute("savepoint s")
         slow.execute("insert into kader values ('batal', '')")
         slow.execute("rollback to s")
         slow.commit()
         slow.execute("insert into kader values ('batal juga', '')")
         slow.rollback()
-    assert own(collect(party, source), "anggota") == {"lambat"}
+    assert own(collect(any_party, source), "anggota") == {"lambat"}
 
 
-def test_a_transaction_is_never_split(party: Party) -> None:
+def test_a_transaction_is_never_split(any_party: AnyParty) -> None:
     """Small ones and a large one, in two tables each: whoever has one key of it has all of them."""
-    source = party.open(keys_in_memory=500)
-    for number in range(5):
-        party.run(
-            "with a as (insert into kader select %s || '-' || g, '' from generate_series(1, 10) g)"
-            " insert into papan select %s, g::text, '' from generate_series(1, 10) g",
-            str(number), number,
-        )  # fmt: skip
-    party.run(
-        "with a as (insert into kader select 'besar-' || g, '' from generate_series(1, 6000) g)"
-        " insert into papan select 77, g::text, '' from generate_series(1, 6000) g"
-    )
-    found = collect(party, source)
+    source = any_party.open(keys_in_memory=500)
+    for name, papan, size in (*((str(number), number, 10) for number in range(5)), ("besar", 77, 6_000)):
+        with any_party.other() as conn:
+            conn.execute("insert into kader values " + ", ".join(f"('{name}-{g}', '')" for g in range(size)))
+            conn.execute("insert into papan values " + ", ".join(f"({papan}, '{g}', '')" for g in range(size)))
+            conn.commit()
+    found = collect(any_party, source)
     assert len(own(found, "anggota")) == 6_050
     for signals in found:
         groups: Mapping[str, int] = {str(number): 10 for number in range(5)} | {"besar": 6_000}
@@ -403,12 +578,12 @@ def test_transactions_are_told_with_their_ids_and_times(party: Party) -> None:
         assert signals.committed_last <= after + timedelta(milliseconds=1)
 
 
-def test_a_change_of_tables_that_are_not_followed_tells_nothing(party: Party) -> None:
-    source = party.open()
-    party.run("insert into lain values (1, 'x')")
-    party.run("create table baru as select 1 as id")
-    party.run("drop table baru")
-    found = collect(party, source)
+def test_a_change_of_tables_that_are_not_followed_tells_nothing(any_party: AnyParty) -> None:
+    source = any_party.open()
+    any_party.run("insert into lain values (1, 'x')")
+    any_party.run("create table baru as select 1 as id")
+    any_party.run("drop table baru")
+    found = collect(any_party, source)
     assert own(found, "anggota") == set()
     assert not whole(found)
 
@@ -448,31 +623,43 @@ def test_reading_confirms_nothing_and_confirming_confirms_just_that(party: Party
     assert party.confirmed() == first[-1].position.ordinal, "a goodbye confirms nothing more"
 
 
-def test_what_was_not_confirmed_is_told_again_to_who_starts_again(party: Party) -> None:
-    with closing(party.open()) as source:
-        party.run("insert into kader values ('a', '')")
-        assert own(collect(party, source), "anggota") == {"a"}
+def test_positions_rise_with_each_signals(any_party: AnyParty) -> None:
+    source = any_party.open()
+    positions = [source.start]
+    for letter in "abcd":
+        any_party.run("insert into kader values (%s, '')", letter)
+        while letter not in keys([signals := read(source)], "anggota"):
+            positions.append(signals.position)
+        positions.append(signals.position)
+    assert positions == sorted(positions)
+    assert len(set(positions)) == len(positions) == len({position.text for position in positions})
+
+
+def test_what_was_not_confirmed_is_told_again_to_who_starts_again(any_party: AnyParty) -> None:
+    with closing(any_party.open()) as source:
+        any_party.run("insert into kader values ('a', '')")
+        assert own(collect(any_party, source), "anggota") == {"a"}
         identity = source.identity
         start = source.start
-    again = party.open(start, identity)
+    again = any_party.open(start, identity)
     assert again.start == start
-    assert own(collect(party, again), "anggota") == {"a"}
+    assert own(collect(any_party, again), "anggota") == {"a"}
 
 
-def test_any_position_ever_given_is_a_place_to_start_from(party: Party) -> None:
+def test_any_position_ever_given_is_a_place_to_start_from(any_party: AnyParty) -> None:
     """After each of them come just the transactions that were not covered: none is missed, none is told twice."""
     identity, given = None, []
-    with closing(party.open()) as source:
+    with closing(any_party.open()) as source:
         identity = source.identity
         for number in range(5):
-            party.run("insert into kader values (%s, '')", f"k{number}")
-            found = collect(party, source)
+            any_party.run("insert into kader values (%s, '')", f"k{number}")
+            found = collect(any_party, source)
             assert own(found, "anggota") == {f"k{number}"}
             given.append(found[-1].position)
     for number, position in enumerate(given):
-        with closing(party.open(position, identity)) as source:
+        with closing(any_party.open(position, identity)) as source:
             assert source.start == position
-            assert own(collect(party, source), "anggota") == {f"k{later}" for later in range(number + 1, 5)}
+            assert own(collect(any_party, source), "anggota") == {f"k{later}" for later in range(number + 1, 5)}
 
 
 def test_a_start_after_a_confirmed_position_goes_on_behind_it(party: Party) -> None:
@@ -625,19 +812,17 @@ def test_a_slot_that_goes_away_under_a_reader_is_told(party: Party) -> None:
     assert caught.value.reason == "slot_missing"
 
 
-def test_a_cut_connection_is_unavailable_and_the_next_one_misses_nothing(party: Party) -> None:
-    source = party.open()
-    party.run("insert into kader values ('a', '')")
-    position = collect(party, source)[-1].position
-    party.run(
-        "select pg_terminate_backend(pid) from pg_stat_activity where application_name in ('uji', 'sipol_connector')"
-    )
-    party.run("insert into kader values ('b', '')")
+def test_a_cut_connection_is_unavailable_and_the_next_one_misses_nothing(any_party: AnyParty) -> None:
+    source = any_party.open()
+    any_party.run("insert into kader values ('a', '')")
+    position = collect(any_party, source)[-1].position
+    any_party.cut()
+    any_party.run("insert into kader values ('b', '')")
     with pytest.raises(SourceUnavailable):
         read(source)
     source.close()
-    again = party.open(position, source.identity)
-    assert own(collect(party, again), "anggota") == {"b"}
+    again = any_party.open(position, source.identity)
+    assert own(collect(any_party, again), "anggota") == {"b"}
 
 
 # -- encodings
