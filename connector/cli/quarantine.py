@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import psycopg
@@ -17,7 +18,7 @@ from connector.cli.wish import TargetArgument, WaitOption, told
 from connector.config import Config
 from connector.errors import UsageError
 from connector.ops import quarantine as ops
-from connector.ops import wishes
+from connector.ops import refusal_sheet, wishes
 from connector.staging import migrate, session
 
 ROWS = ("party", "entity", "key", "reasons", "columns", "rows", "first seen", "last seen")
@@ -43,11 +44,12 @@ def list_rows(  # noqa: PLR0913 - one for each option of the verb
     reason: Annotated[str | None, typer.Option(help="Only rows with this reason, NIK_FORMAT for instance.")] = None,
     since: Annotated[str | None, typer.Option(help="Only rows refused since: 2026-11-30, or 24h, 7d.")] = None,
     limit: Annotated[int, typer.Option(min=0, max=100_000, help="So many rows at most; reasons count all.")] = 50,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows here, for the party's staff.")] = None,
     json: JsonOption = False,
 ) -> None:
     """The refused rows by the party's own keys, and how many there are for each reason."""
     query = ops.Query(party, entity, reason, None, limit)
-    run_verb("quarantine list", json, lambda: _list(given(ctx), query, since))
+    run_verb("quarantine list", json, lambda: _list(given(ctx), query, since, csv))
 
 
 def show(ctx: typer.Context, row: RowArgument, key: KeyArgument, json: JsonOption = False) -> None:
@@ -91,12 +93,13 @@ def _opened(options: Globals) -> Iterator[tuple[Config, psycopg.Connection]]:
 # ------------------------------------------------------------------------------------------------- list, show
 
 
-def _list(options: Globals, query: ops.Query, since: str | None) -> Answer:
+def _list(options: Globals, query: ops.Query, since: str | None, sheet: Path | None) -> Answer:
     if since is not None:
         query = replace(query, since=ops.since(since, datetime.now(UTC)))
     with _opened(options) as (config, conn):
         ops.check(config, query)
         found = ops.listing(conn, query)
+    wrote = f"; wrote {refusal_sheet.write(sheet, found):,} lines to {sheet}" if sheet is not None else ""
     rows = tuple(
         (
             one.party, one.entity, one.key, ", ".join(one.reasons), ", ".join(filter(None, one.columns)) or None,
@@ -110,7 +113,7 @@ def _list(options: Globals, query: ops.Query, since: str | None) -> Answer:
     )
     tables = (Table(ROWS, rows), Table(REASONS, reasons))
     more = f", {len(rows)} of them shown" if len(rows) < found.total else ""
-    return Answer(f"{found.total:,} refused rows{more}", found, tuple(table for table in tables if table.rows))
+    return Answer(f"{found.total:,} refused rows{more}{wrote}", found, tuple(table for table in tables if table.rows))
 
 
 def _show(options: Globals, row: str, key: str) -> Answer:

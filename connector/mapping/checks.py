@@ -14,7 +14,9 @@ from connector.mapping.rules import Rule
 from connector.mapping.sheet import Sheet
 
 TODAY = "(select current_date)"
-SEVENTEEN = "(select (current_date - interval '17 years')::date)"
+# Who is born later is not seventeen: on the day the stage calendar gives for members, and today.
+SEVENTEEN = "(select (staging.tanggal_acuan('anggota') - interval '17 years')::date)"
+SEVENTEEN_TODAY = "(select (current_date - interval '17 years')::date)"
 # The least number of sixteen digits that a province's code (11 and up) can begin.
 NIK_MIN = 1_100_000_000_000_000
 # KPU compares names with the KTP-el; since 2022 a name has at most 60 letters (Permendagri 73/2022).

@@ -224,7 +224,10 @@ class _Compiler:
         if self._contract.name == "anggota":
             status = made.get("status_perkawinan")
             single = f"coalesce({status.value} not in ('S', 'P'), true)" if status else "true"
-            yield f"{made['tanggal_lahir'].value} > {checks.SEVENTEEN} and {single}", "INDIKASI_USIA"
+            born = made["tanggal_lahir"].value
+            yield f"{born} > {checks.SEVENTEEN} and {single}", "INDIKASI_USIA"
+            soon = f"{born} > {checks.SEVENTEEN_TODAY} and {born} <= {checks.SEVENTEEN}"
+            yield f"{soon} and {single}", "USIA_SAAT_INI"
         if "tanggal_sk" in made:
             yield f"{made['tanggal_sk'].value} > {checks.TODAY}", "TANGGAL_SK_DEPAN"
 

@@ -180,6 +180,11 @@ _ALL = (
         "Under 17 and not recorded as married or formerly married; give the marital status or withdraw the row.",
     ),
     _finding(
+        "USIA_SAAT_INI",
+        "Hari ini belum 17 tahun, tetapi genap 17 tahun sebelum tahapan ditutup; tidak perlu tindakan.",
+        "Not 17 today, but 17 before the stage closes; nothing to be done.",
+    ),
+    _finding(
         "INDIKASI_PEKERJAAN",
         "Pekerjaan termasuk yang dilarang menjadi anggota partai; mintakan surat pernyataan atau tarik data.",
         "The occupation is one that may not join a party; obtain a statement or withdraw the row.",
@@ -231,6 +236,57 @@ _ALL = (
         "DUALISME",
         "Ada dua kepengurusan aktif untuk satu wilayah; akhiri yang tidak berlaku.",
         "Two boards of one region are active; end the one that is not in force.",
+    ),
+    _finding(
+        "DOKUMEN_KURANG",
+        "Anggota belum punya berkas KTA atau berkas KTP-el/KK; lengkapi berkasnya.",
+        "The member lacks a document of the card, or of the KTP-el or KK; add it.",
+    ),
+    # The same, of the party's organisation (staging/organisation.py).
+    _finding(
+        "SK_BERAKHIR",
+        "Masa berlaku SK kepengurusan habis sebelum tahapan ditutup; terbitkan SK baru.",
+        "The board's decree ends before the stage closes; issue a new one.",
+    ),
+    _finding(
+        "SUSUNAN_TANPA_SK",
+        "Nama atau jabatan pengurus berubah tetapi nomor SK tetap; cocokkan dengan SK atau isi nomor SK baru.",
+        "An officer's name or post changed under the same decree; compare with it, or give the new one's number.",
+    ),
+    _finding(
+        "RANGKAP_PENGURUS",
+        "Satu orang duduk di dua kepengurusan aktif pada tingkat yang sama; tentukan salah satu.",
+        "One person sits on two active boards of the same level; keep one.",
+    ),
+    _finding(
+        "PENGURUS_BUKAN_ANGGOTA",
+        "NIK pengurus tidak ada di antara anggota yang diterima; kirim data anggotanya atau betulkan NIK.",
+        "The officer's NIK is not among the staged members; send the member's row or correct the NIK.",
+    ),
+    _finding(
+        "PENGURUS_PEKERJAAN",
+        "Pekerjaan anggota ini dilarang bagi pengurus partai; mintakan surat pernyataan atau ganti pengurus.",
+        "This member's occupation may not sit on a board; obtain a statement or replace the officer.",
+    ),
+    _finding(
+        "PENGURUS_TANPA_NIK",
+        "Pengurus pusat, provinsi, dan kabupaten/kota wajib ber-NIK; lengkapi NIK.",
+        "An officer of the centre, a province or a regency needs a NIK; fill it in.",
+    ),
+    _finding(
+        "PENGURUS_TANPA_KEPENGURUSAN",
+        "Kepengurusan yang dirujuk tidak ada di antara yang diterima; kirim kepengurusannya atau betulkan kuncinya.",
+        "The board this officer names is not among the staged ones; send the board or correct the key.",
+    ),
+    _finding(
+        "KANTOR_MASA_BERLAKU",
+        "Hak pakai kantor berakhir sebelum tahapan terakhir, atau tanggalnya kosong; perpanjang atau lengkapi.",
+        "The right to the office ends before the last stage, or has no date; extend it or fill the date in.",
+    ),
+    _finding(
+        "REKENING_ATAS_NAMA",
+        "Nama pemilik rekening tidak memuat nama partai; rekening harus atas nama partai.",
+        "The account's holder does not name the party; an account must be in the party's name.",
     ),
     # What we changed.
     _normalised(

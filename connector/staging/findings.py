@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import psycopg
 
+from connector.staging import organisation
+
 # Keys of the feed taken at a time: a second of work.
 PAGE_KEYS = 20_000
 # So far behind, reading the changed parties' members whole is quicker than following the feed.
@@ -26,32 +28,40 @@ COUNTED = {
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step did: keys taken from the feed, a party read whole, regencies counted, or a new beginning."""
+    """What one step did: keys taken from the feed, a party read whole, one's organisation judged, regencies counted,
+    or a new beginning."""
 
     keys: int = 0
     rebuilt: int = 0
+    judged: int = 0
     counted: int = 0
     anew: bool = False
 
     @property
     def idle(self) -> bool:
-        return not (self.keys or self.rebuilt or self.counted or self.anew)
+        return not (self.keys or self.rebuilt or self.judged or self.counted or self.anew)
 
 
 def step(conn: psycopg.Connection, *, hurry: bool = False) -> Step:
-    """Take the next page in, or read a party whole, or count anew what changed; at most one of them.
+    """Take the next page in, or read a party whole, or judge an organisation, or count anew; at most one of them.
 
-    Counting comes last: while changes stream in it would be done over and over. With `hurry` a busy party is read too.
+    Judging and counting come last: while changes stream in they would be done over and over. With `hurry` a busy
+    party is read too.
     """
     with conn.transaction():
         row = conn.execute("select pg_try_advisory_xact_lock(%s)", (ADVISORY_LOCK,)).fetchone()
         if row is None or not row[0]:
             return Step()
+        conn.execute(_NEW_DOCUMENTS)
+        organisation.note_day(conn)
         rebuilt = _rebuild_next(conn, hurry=hurry)
         if rebuilt:
             return Step(rebuilt=rebuilt)
         taken = _take_page(conn)
-        return Step(counted=_count(conn)) if taken.idle else taken
+        if not taken.idle:
+            return taken
+        judged = organisation.judge_next(conn)
+        return Step(judged=judged) if judged else Step(counted=_count(conn))
 
 
 def is_loading(conn: psycopg.Connection) -> bool:
@@ -89,8 +99,10 @@ def _take_page(conn: psycopg.Connection) -> Step:
     conn.execute(_TOUCH_NEW)
     conn.execute("analyze pg_temp.tersentuh")
     conn.execute(_AFFECTED)
+    conn.execute(_PAPERS_OLD)
+    conn.execute(_PAPERS_NEW)
     _judge(conn)
-    conn.execute(_BOARDS, {"parpol_id": None})
+    organisation.note_page(conn)
     return Step(keys=taken[0])
 
 
@@ -118,11 +130,15 @@ def _rebuild_next(conn: psycopg.Connection, *, hurry: bool) -> int:
     conn.execute(_WHOLE_PARTY, values)
     conn.execute("delete from connector.sosok where parpol_id = %(parpol_id)s", values)
     conn.execute(_FILL, values)
+    conn.execute("delete from connector.berkas where parpol_id = %(parpol_id)s", values)
+    conn.execute(_FILL_PAPERS, values)
     conn.execute("analyze connector.sosok")
     conn.execute(_WHOLE_PARTY, values)
     _judge(conn)
-    conn.execute(_BOARDS, values)
     conn.execute(_ALL_REGIONS, values)
+    conn.execute(
+        "insert into connector.organisasi_due (parpol_id) values (%(parpol_id)s) on conflict do nothing", values
+    )
     conn.execute("delete from connector.temuan_due where parpol_id = %(parpol_id)s", values)
     return int(row[0])
 
@@ -165,7 +181,7 @@ _TEMPORARY = tuple(
 _TAKE = b"""
 with page as materialized (select * from sipol.perubahan(%(place)s, %(keys)s) with ordinality),
      noted as (insert into pg_temp.halaman
-               select distinct parpol_id, entity, source_key from page where entity in ('anggota', 'kepengurusan'))
+               select distinct parpol_id, entity, source_key from page where entity <> 'petugas')
 select count(*), (select "cursor" from page order by ordinality desc limit 1) from page
 """
 
@@ -272,6 +288,45 @@ select s.parpol_id, s.source_key from connector.sosok s
  union select parpol_id, source_key from pg_temp.halaman where entity = 'anggota'
 """
 
+_PAPERS = """
+insert into connector.berkas
+select d.parpol_id, d.source_key, d.pemilik_source_key, d.jenis = 'KTA' from staging.dokumen d
+"""
+
+_OF_MEMBERS = """
+ d.pemilik_entity = 'anggota' and d.jenis in ('KTA', 'KTP_EL', 'KK') and d.tersedia and d.dihapus_pada is null
+"""
+
+_FILL_PAPERS = f"{_PAPERS} where d.parpol_id = %(parpol_id)s and {_OF_MEMBERS}".encode()
+
+# Whose documents they were is affected, and whose they are now.
+_PAPERS_OLD = b"""
+with gone as (
+  delete from connector.berkas b using pg_temp.halaman h
+   where h.entity = 'dokumen' and b.parpol_id = h.parpol_id and b.source_key = h.source_key
+  returning b.parpol_id, b.pemilik)
+insert into pg_temp.terkena select distinct parpol_id, pemilik from gone
+"""
+
+_PAPERS_NEW = f"""
+with come as (
+  {_PAPERS} join pg_temp.halaman h
+    on h.entity = 'dokumen' and h.parpol_id = d.parpol_id and h.source_key = d.source_key and {_OF_MEMBERS}
+  returning parpol_id, pemilik)
+insert into pg_temp.terkena select distinct parpol_id, pemilik from come
+""".encode()
+
+# A party that begins to send documents: from now on each of its members needs some.
+_NEW_DOCUMENTS = b"""
+with new as (
+  insert into connector.berkas_dinilai
+  select p.parpol_id from connector.entity e join connector.party p using (party)
+   where e.entity = 'dokumen' and e.state not in ('new', 'needs_resync') and not e.copying
+     and not exists (select from connector.berkas_dinilai b where b.parpol_id = p.parpol_id)
+  on conflict do nothing returning parpol_id)
+insert into connector.temuan_due (parpol_id) select parpol_id from new on conflict do nothing
+"""
+
 # Sets are summed up once each, so that a set of many rows costs what it has rows.
 _EXPECT = b"""
 insert into pg_temp.harap
@@ -305,6 +360,13 @@ select 'GANDA_EKSTERNAL', a.parpol_id, a.source_key, a.nik, false
   from a join everywhere on everywhere.nik = a.nik and everywhere.lokal = a.lokal
 union all
 select 'KTA_GANDA', a.parpol_id, a.source_key, a.kta, false from a join cards using (parpol_id, kta)
+union all
+select 'DOKUMEN_KURANG', a.parpol_id, a.source_key, hashtextextended(a.source_key, 0), false
+  from a join connector.berkas_dinilai using (parpol_id)
+ where not exists (select from connector.berkas b
+                    where b.parpol_id = a.parpol_id and b.pemilik = a.source_key and b.kartu)
+    or not exists (select from connector.berkas b
+                    where b.parpol_id = a.parpol_id and b.pemilik = a.source_key and not b.kartu)
 """
 
 _RAISE = b"""
@@ -336,30 +398,6 @@ insert into connector.hitungan_due
 select parpol_id, kode_kabkota from staging.hitungan where parpol_id = %(parpol_id)s
  union select parpol_id, kode_kabkota from connector.sosok where parpol_id = %(parpol_id)s
 on conflict do nothing
-"""
-
-# Boards are few: all of a party's are looked at where one of them changed.
-_BOARDS = b"""
-with parties as (
-  select parpol_id from pg_temp.halaman where entity = 'kepengurusan'
-   union select %(parpol_id)s::smallint where %(parpol_id)s::smallint is not null),
-active as (
-  select k.parpol_id, k.source_key, hashtextextended(k.tingkat || coalesce(k.kode_wilayah, ''), 0) as kelompok,
-         count(*) over (partition by k.parpol_id, k.tingkat, k.kode_wilayah) as boards
-    from staging.kepengurusan k join parties using (parpol_id)
-   where k.dihapus_pada is null and k.status = 'AKTIF'),
-raised as (
-  insert into staging.temuan as t (jenis, parpol_id, entity, source_key, kelompok)
-  select 'DUALISME', parpol_id, 'kepengurusan', source_key, kelompok from active where boards > 1
-  on conflict (parpol_id, entity, source_key, jenis) do update
-     set kelompok = excluded.kelompok, last_seen = clock_timestamp(), resolved_at = null,
-         first_seen = case when t.resolved_at is null then t.first_seen else clock_timestamp() end
-   where t.resolved_at is not null or t.kelompok <> excluded.kelompok)
-update staging.temuan t set resolved_at = clock_timestamp(), last_seen = clock_timestamp()
-  from parties p
- where t.entity = 'kepengurusan' and t.jenis = 'DUALISME' and t.parpol_id = p.parpol_id and t.resolved_at is null
-   and not exists (select from active a
-                    where a.parpol_id = t.parpol_id and a.source_key = t.source_key and a.boards > 1)
 """
 
 _COUNT = b"""

@@ -146,6 +146,16 @@ _TRACES = (
     delete from staging.temuan
      where parpol_id = %(parpol_id)s and entity = %(entity)s and source_key = any (%(keys)s)
     """,
+    """
+    delete from connector.berkas
+     where parpol_id = %(parpol_id)s
+       and (%(entity)s = 'anggota' and pemilik = any (%(keys)s)
+            or %(entity)s = 'dokumen' and source_key = any (%(keys)s))
+    """,
+    """
+    delete from connector.pejabat
+     where parpol_id = %(parpol_id)s and %(entity)s = 'pengurus' and source_key = any (%(keys)s)
+    """,
     "delete from connector.parked where party = %(party)s and entity = %(entity)s and source_key = any (%(keys)s)",
     "delete from connector.seen where party = %(party)s and entity = %(entity)s and source_key = any (%(keys)s)",
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 
 from connector.audit import log
+from connector.mapping.reasons import REASONS
 from connector.runtime.wishes import obey
 from connector.staging import session
 from connector.staging.party import PartyStaging
@@ -192,3 +194,28 @@ def test_discard_leaves_an_audit_entry_without_the_key(
 def test_rows_nobody_has_looked_at_for_long_are_read_again(conn: psycopg.Connection, staging: PartyStaging) -> None:
     assert staging.park_refused(30) == 1
     assert parked(conn) == [("anggota", "3273015512950007")]
+
+
+@pytest.mark.usefixtures("conn")
+def test_a_sheet_for_the_party_s_staff_runs_nothing_and_is_the_owner_s(
+    conn: psycopg.Connection, connector: CommandLine, tmp_path: Path
+) -> None:
+    conn.execute(
+        "insert into staging.karantina (parpol_id, entity, source_key, sync_batch_id, reasons, columns) values"
+        " (1, 'anggota', '=HYPERLINK(\"http://x\")', 7, '{NIK_FORMAT}', '{nik}'),"
+        " (1, 'anggota', '-1', 7, '{REQUIRED}', '{alamat}')"
+    )
+    path = tmp_path / "alfa.csv"
+    told = connector.json("quarantine", "list", "alfa", "--csv", str(path))
+    assert f"lines to {path}" in told["summary"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = list(csv.DictReader(file))
+    keys = {line["kunci"] for line in lines}
+    assert {'\'=HYPERLINK("http://x")', "'-1", "12", "3273********0007"} <= keys
+    assert not [cell for line in lines for cell in line.values() if cell.startswith(("=", "+", "-", "@"))]
+    assert {line["yang harus dilakukan"] for line in lines if line["alasan"] == "NIK_FORMAT"} == {
+        REASONS["NIK_FORMAT"].indonesian
+    }
+    refused = connector.json("quarantine", "list", "alfa", "--csv", "/nowhere/alfa.csv", code=3)
+    assert refused["error"]["hint"]
