@@ -6,6 +6,7 @@
 #   make bench    side by side with peers
 #   make chaos    kills and cuts at random, for minutes
 #   make lint     the checks of `make test` that need no server
+#   make sbom     the bill of materials of what runs in production; `make audit` asks for its known vulnerabilities
 #   make lock     resolve the dependencies again
 #   make clean    what was built; `make distclean` also the environment
 
@@ -27,7 +28,7 @@ BENCH_ARGS ?=
 SOURCES := $(shell find connector schemas config -type f -not -name '*.pyc' -not -path '*/__pycache__/*' 2>/dev/null)
 CHECKED := $(SOURCES) $(shell find tests -name '*.py' 2>/dev/null) pyproject.toml requirements.lock
 
-.PHONY: all demo test lint bench chaos lock clean distclean
+.PHONY: all demo test lint bench chaos sbom audit lock clean distclean
 all: test
 
 # The environment -----------------------------------------------------------------------------------------------
@@ -83,6 +84,14 @@ chaos: $(SITE)/ready
 bench: $(VENV)/ready
 	for script in tests/bench/*.py; do $(BIN)/python $$script $(BENCH_ARGS); done
 
+sbom: $(VENV)/ready
+	mkdir -p build
+	$(BIN)/python deploy/sbom.py requirements-runtime.lock >build/sbom.cdx.json
+
+# Asks the package index and its advisories; where they do not answer, it says of each package that it was not audited.
+audit: $(VENV)/ready
+	$(BIN)/pip-audit --requirement requirements-runtime.lock --require-hashes --disable-pip
+
 demo: $(VENV)/ready
 	$(BIN)/connector demo
 
@@ -92,6 +101,8 @@ demo: $(VENV)/ready
 lock: $(VENV)/ready
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --extra dev $(LOCK_ARGS) pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --constraint requirements.lock pyproject.toml --output-file requirements-runtime.lock
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*

@@ -171,7 +171,7 @@ def note_verified(conn: psycopg.Connection, verified: Verified) -> None:
     """
     good = error_of(verified) is None and not verified.guards_off
     with suppress(StagingIncompatible), translated("noting the verification"):
-        conn.execute(_VERIFIED, (good, verified.verdict.entries))
+        conn.execute(_VERIFIED, (good, sum(verified.verdict.entries.values())))
 
 
 _VERIFIED = """

@@ -247,3 +247,10 @@ def test_no_key_reaches_the_screen(connector: CommandLine) -> None:
             line for line in (connector.folder / "keys" / f"{verb}.key").read_text().splitlines() if "-" not in line
         ]
         assert secret not in told.out + told.err
+
+
+def test_a_verification_of_the_whole_log_leaves_a_note_for_the_alert(
+    connector: CommandLine, conn: psycopg.Connection
+) -> None:
+    connector.json("audit", "verify")
+    assert conn.execute("select good, entries >= 0 from connector.verification").fetchall() == [(True, True)]
