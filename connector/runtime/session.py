@@ -26,13 +26,14 @@ from connector.runtime.wishes import obey
 from connector.staging.party import EntityStatus, Report, Standing, Wish
 
 # How often a running session looks at views' shapes and held entities, its lag, and operators' wishes.
-SHAPES_S, LAG_S, WISHES_S = 5.0, 5.0, 1.0
+SHAPES_S, LAG_S, WISHES_S = 5.0, 5.0, 0.9
 # How often it is looked whether the audit log is still anchored, where the policy is to stop without.
 ANCHOR_S = 10.0
 # How often it looks for refused rows that were not looked at for `limits.quarantine_days`.
 REFUSED_S = 3_600.0
-# How long to wait for signals where there is nothing else to do; a wish is obeyed that much later at most.
-READ_S = 0.5
+# How long to wait for signals where there is nothing else to do; a wish is obeyed that much later at most. Each round
+# asks staging a little, and there are forty parties.
+READ_S = 1.0
 # Changes of a table without a key path come in bursts; the entity is read whole once the burst is over.
 RESCAN_SETTLE_S = 2.0
 
@@ -180,6 +181,8 @@ class Session:
 
     def _drain(self, states: Entities) -> bool:
         """Apply the parked keys of an entity that is running again."""
+        if not any(status.has_parked for status in states.values()):
+            return False
         for name, count in self._staging.parked().items():
             if name in self._shapes.entities and states[name].state is EntityState.STREAMING:
                 try:

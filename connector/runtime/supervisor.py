@@ -32,6 +32,8 @@ CRASH = Policy(Reaction.RETRY, first_s=0.2, most_s=60.0)
 STEADY_S = 60.0
 # Who waits for a run to end is not to wait for a worker that can never do its work.
 ONCE_CRASHES_MAX = 5
+# How often processes are looked at: a crash is noticed that much later, and looking at forty of them costs.
+LOOK_S = 0.25
 # SIGTERM asks; after this long SIGKILL ends it. A batch is repeated whole by the next start.
 STOP_S = 8.0
 
@@ -117,7 +119,7 @@ class Supervisor:
             self._start_missing()
             self._systemd.ready(f"{len(self._roster.parties)} parties")
             while not self._stop.is_set() and self._has_work():
-                self._stop.wait(0.1)
+                self._stop.wait(LOOK_S)
                 self._systemd.alive()
                 if self._asked.is_set():
                     self._asked.clear()

@@ -43,6 +43,7 @@ class EntityStatus:
     brake_off: bool
     mapping_digest: str | None
     rescan_since: datetime | None
+    has_parked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,6 +452,7 @@ def write_report(conn: psycopg.Connection, party: str, report: Report) -> None:
 
 _ENTITIES = """
 select entity, state, reason, generation, copy_after, copy_rows, bulk, view_fingerprint, live_rows, brake_off,
-       mapping_digest, rescan_since
-  from connector.entity where party = %s
+       mapping_digest, rescan_since,
+       exists (select from connector.parked p where p.party = e.party and p.entity = e.entity)
+  from connector.entity e where party = %s
 """

@@ -1,8 +1,8 @@
 """Forty parties under one daemon: latency beside a flood and a stall, memory, idle cost, take-over and recovery.
 
-`python tests/bench/fleet.py [--parties 40] [--seconds 30]`. Everything shares this machine: the parties' cluster, staging,
-the daemon and the writers. A batch's latency is from its first commit at the party to its end in staging, by the clock
-that both servers share.
+`python tests/bench/fleet.py [--parties 40] [--seconds 30]`. Everything shares this machine: the parties' cluster,
+staging, the daemon and the writers. A batch's latency is from its first commit at the party to its end in staging, by
+the clock that both servers share.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PEOPLE, FLOOD_PEOPLE = 300, 20_000
 # Changes a second of all normal parties together.
 CHANGES_S = 420
 CHANGE = "update public.orang set alamat = 'JL ' || %s where orang_id = %s"
-FLOOD = "update public.orang set alamat = alamat || 'x' where orang_id % 2 = %s"
+FLOOD = "update public.orang set alamat = alamat || 'x' where orang_id %% 2 = %s"
 LATENCY = """
 select extract(epoch from ended_at - committed_first) * 1000
   from staging.sync_batch
@@ -202,9 +202,8 @@ def measure(bench: Workbench, staging: Server, seconds: float) -> None:
         with writers:
             since = now(bench)
             time.sleep(seconds)
-            print(
-                f"with a flood and a stall, {writers.changes / seconds:.0f} changes/s: {latencies(bench, normal, since)}"
-            )
+            rate = writers.changes / seconds
+            print(f"with a flood and a stall, {rate:.0f} changes/s: {latencies(bench, normal, since)}")
             print(f"  memory {memory_mb(daemon):.0f} MB; the flood had {writers.flooded * FLOOD_PEOPLE // 2} changes")
             victim, others = normal[0], normal[1:]
             since = now(bench)

@@ -35,6 +35,8 @@ COSTLY_S, REST_TIMES, REST_S_MAX = 1.0, 4.0, 30.0
 COSTLY_EVERY_S = 60.0
 # Asking where the log ends costs the party about 50 microseconds; peeking costs milliseconds.
 LOOK_S = 0.1
+# A party that was quiet for a while is asked less and less often: with forty of them, asking is all there is to do.
+LOOK_S_MAX, QUIET_SHARE = 0.5, 0.02
 # A stretch of log without anything for us is confirmed when it is this large or this old.
 IDLE_BYTES, IDLE_S = MIB, 10.0
 _PEEK = sql.SQL("copy (select data from {}) to stdout (format binary)")
@@ -156,6 +158,7 @@ class PullSource:
         self._pause_s = 0.0
         self._window = self._window_max = settings.window_bytes
         self._peeked_at = 0.0
+        self._found_at = time.monotonic()
         self._moved_at = time.monotonic()
         self._wait = wait
 
@@ -182,7 +185,8 @@ class PullSource:
             if self._covered > self._confirmed and self._worth_moving():
                 return self._buffer.take(Position(self._covered, lsn_text(self._covered)))
             rest = deadline - time.monotonic()
-            if rest <= 0 or self._wait(min(rest, LOOK_S)):
+            quiet_s = time.monotonic() - self._found_at
+            if rest <= 0 or self._wait(min(rest, max(LOOK_S, min(LOOK_S_MAX, quiet_s * QUIET_SHARE)))):
                 return None
 
     def confirm(self, position: Position) -> None:
@@ -272,6 +276,8 @@ class PullSource:
         found = self._buffer.transactions > 0
         self._pause_s = 0.0 if upto < flushed else self._pause(taken_s, found=found, costly=again > new)
         self._peeked_at = time.monotonic()
+        if found:
+            self._found_at = self._peeked_at
         return self._buffer.take(Position(self._covered, lsn_text(self._covered)), read_s=taken_s) if found else None
 
     def _pause(self, taken_s: float, *, found: bool, costly: bool) -> float:
