@@ -40,6 +40,10 @@ PINS = {
     "tcp_keepalives_count": "3",
 }
 
+# libpq before these can be overrun by a hostile server through large-object calls (CVE-2026-6477). We make none;
+# a library of ours might.
+LIBPQ_MIN = {18: 180004, 17: 170010, 16: 160014, 15: 150018}
+
 # How long a server may take to end a COPY that was given up, before its session is ended instead.
 ABANDON_S = 10.0
 # Rows are handed on in groups of about this size.
@@ -95,6 +99,14 @@ def connect(
         raise SourceUnavailable(f"the session could not be set up ({error.sqlstate or 'no answer'})") from None
     conn.add_notice_handler(lambda _: None)
     return conn
+
+
+def libpq_too_old(version: int | None = None) -> str:
+    """What is wrong with this process's libpq; empty where nothing is known to be."""
+    ours = psycopg.pq.version() if version is None else version
+    if ours < LIBPQ_MIN.get(ours // 10_000, 0):
+        return f"our libpq {ours} can be overrun by a hostile server (CVE-2026-6477)"
+    return ""
 
 
 def translate(error: psycopg.Error, doing: str) -> ConnectorError:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 import psycopg
 
 from connector.capture.finding import Finding, error, ok, warning
-from connector.capture.postgres.expectations import MEGABYTE, Expectations, ExpectedTable, ExpectedView
+from connector.capture.polling.preflight import examine as examine_sql
+from connector.capture.postgres.expectations import MEGABYTE, CheckMode, Expectations, ExpectedTable, ExpectedView
 from connector.capture.postgres.kit_request import Mode
 from connector.capture.postgres.preflight import examine
 from connector.config import Party
@@ -15,19 +16,23 @@ from connector.errors import StagingError, StagingIncompatible, StagingUnavailab
 from connector.mapping import check as mapping_check
 from connector.mapping import document
 from connector.mapping.rules import Document, Lineage
+from connector.ops.kit import outbox_request
 from connector.staging import migrate, session
 
 MODES: Mapping[str, Mode] = {"pull": "pull", "stream": "stream"}
+POLLED_ENGINES = ("postgresql", "mariadb", "mysql", "sqlite")
 
 
 def check_party(party: Party) -> tuple[Finding, ...]:
     """Examine one party's database.
 
     Raises:
-        UsageError: the mapping or the dsn cannot be used.
+        UsageError: the mapping or the dsn cannot be used, or nothing is known of this way of capture.
     """
     mapping = document.load(party.mapping)
-    return _party_rules(party, mapping) + examine(party.source.dsn.reveal(), expectations(party, mapping))
+    expected = expectations(party, mapping)
+    ask = examine if party.source.engine == "postgresql" else examine_sql
+    return _party_rules(party, mapping) + ask(party.source.dsn.reveal(), expected)
 
 
 def expectations(party: Party, mapping: Document) -> Expectations:
@@ -47,13 +52,33 @@ def expectations(party: Party, mapping: Document) -> Expectations:
         for entity in mapping.entities.values()
     )
     return Expectations(
-        mode=capture_mode(party),
+        mode=_check_mode(party),
         slot=party.source.slot,
         publication=party.source.publication,
         views=views,
         lag_warn_bytes=party.limits.lag_warn_mb * MEGABYTE,
         lag_drop_bytes=party.limits.lag_drop_mb * MEGABYTE,
+        outbox=outbox_request(party, mapping) if _has_outbox(party, mapping) else None,
+        cursor=party.source.cursor.column if party.source.cursor is not None else None,
+        diff_every_s=party.source.diff_every_s,
     )
+
+
+def _has_outbox(party: Party, mapping: Document) -> bool:
+    """Whether the change table can be named: what keeps it from that is a finding already."""
+    return (
+        party.source.capture == "outbox"
+        and mapping.party == party.name
+        and all(entity.lineage for entity in mapping.entities.values())
+    )
+
+
+def _check_mode(party: Party) -> CheckMode:
+    match party.source.capture:
+        case "outbox" | "cursor" | "diff" as polled:
+            if party.source.engine in POLLED_ENGINES:
+                return polled
+    return capture_mode(party)
 
 
 def capture_mode(party: Party) -> Mode:
@@ -66,7 +91,7 @@ def capture_mode(party: Party) -> Mode:
         return MODES[party.source.capture]
     raise UsageError(
         f"`{party.source.capture}` of {party.source.engine} has no kit and no check yet",
-        hint="postgresql with `capture: pull` or `capture: stream` has",
+        hint="every engine's outbox, cursor and diff have; postgresql's pull and stream too",
         place=party.name,
     )
 
@@ -86,8 +111,9 @@ def _party_rules(party: Party, mapping: Document) -> tuple[Finding, ...]:
                 "MAPPING_PARTY", party.name, said, "correct `party:` in the mapping, or `mapping:` in the configuration"
             )
         )
+    needs_lineage = party.source.capture not in ("cursor", "diff")
     for entity in mapping.entities.values():
-        if not entity.lineage:
+        if needs_lineage and not entity.lineage:
             said = "has no lineage: no change in the party's tables would be seen"
             found.append(error("NO_LINEAGE", entity.name, said, "name the base tables of its view under `lineage:`"))
     return tuple(found)

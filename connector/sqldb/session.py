@@ -120,13 +120,16 @@ class SqlSession:
                 cursor.close()
 
     def _execute(self, cursor: DBAPICursor, statement: sa.Select[Any]) -> None:
+        cursor.execute(*self.compiled(statement))
+
+    def compiled(self, statement: sa.Select[Any]) -> tuple[str, Any]:
+        """A statement in the driver's own words, and its values."""
         compiled = statement.compile(dialect=self.engine.engine.dialect, compile_kwargs={"render_postcompile": True})
         assert isinstance(compiled, sa.sql.compiler.SQLCompiler)
         values = compiled.params
         if compiled.positiontup is not None:
-            cursor.execute(str(compiled), tuple(values[name] for name in compiled.positiontup))
-        else:
-            cursor.execute(str(compiled), values)
+            return str(compiled), tuple(values[name] for name in compiled.positiontup)
+        return str(compiled), values
 
     def execute(self, text: str, values: Sequence[object] = ()) -> list[Row]:
         """A statement in the driver's own words (its placeholders), and all of its rows."""

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connector.capture.outbox import kit as outbox_kit
+from connector.capture.outbox.request import OutboxRequest, OutboxTable
 from connector.capture.postgres.kit import KitRequest, KitTable, kit_remove_sql, kit_sql, peek_body
 from connector.capture.postgres.quoting import quoted, remark, text
 from connector.errors import UsageError
@@ -137,14 +139,18 @@ CODE = re.compile(r"'(?:error|warning)',\s+'([A-Z0-9_]+)'")
 
 
 def kit_codes() -> set[str]:
-    scripts = (kit_sql(REQUEST), kit_sql(replace(REQUEST, mode="stream")))
+    table = OutboxTable("public", "kader", ("kader_id",))
+    outbox = OutboxRequest("postgresql", "sipol", "sipol_alfa", "sipol_ro", (table,), (("ekspor", "v_anggota"),))
+    text = outbox_kit.script(outbox_kit.kit_steps(outbox), "postgresql")
+    scripts = (kit_sql(REQUEST), kit_sql(replace(REQUEST, mode="stream")), text)
     return {code for script in scripts for code in CODE.findall(script)}
 
 
 def check_codes() -> set[str]:
     """The codes that the preflight's and staging's questions are written with."""
     found: set[str] = set()
-    sources = [*(ROOT / "connector/capture/postgres").glob("preflight*.py"), ROOT / "connector/ops/check.py"]
+    capture = ROOT / "connector/capture"
+    sources = [*capture.glob("*/preflight*.py"), capture / "verdicts.py", ROOT / "connector/ops/check.py"]
     for path in sources:
         for node in ast.walk(ast.parse(path.read_text())):
             if (
@@ -173,6 +179,13 @@ def test_the_guides_name_no_code_that_does_not_exist() -> None:
         "DELETE",
         "INHERITS",
         "DROP",
+        "TRUNCATE",
+        "FLOAT",
+        "DOUBLE",
+        "MIXED",
+        "SUPER",
+        "FILE",
+        "PROCESS",
         "BASE_BACKUP",
         "PARTY",
     }

@@ -1,15 +1,18 @@
-"""What the mapping and the configuration expect of a party's PostgreSQL. Plain values, and their form as parameters."""
+"""What the mapping and the configuration expect of a party's database. Plain values, and their form as parameters."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Literal
 
 from psycopg import sql
 
-from connector.capture.postgres.kit_request import KitTable, Mode
+from connector.capture.outbox.request import OutboxRequest
+from connector.capture.postgres.kit_request import KitTable
 
 MEGABYTE = 1 << 20
+CheckMode = Literal["pull", "stream", "outbox", "cursor", "diff"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class ExpectedView:
 class Expectations:
     """What one party's database should offer us."""
 
-    mode: Mode
+    mode: CheckMode
     slot: str
     publication: str
     views: tuple[ExpectedView, ...]
@@ -56,6 +59,14 @@ class Expectations:
     statement_timeout_s: float = 10.0
     # Counting keys reads a whole view: the one question that may take long at the party.
     count_timeout_s: float = 30.0
+    # Of the modes that poll: the change table, the column that is followed, and how often views are compared.
+    outbox: OutboxRequest | None = None
+    cursor: str | None = None
+    diff_every_s: float = 0.0
+
+    @property
+    def reads_log(self) -> bool:
+        return self.mode in ("pull", "stream")
 
     @property
     def tables(self) -> tuple[KitTable, ...]:
@@ -71,6 +82,16 @@ WANTED = """select t.s as schema_name, t.n as table_name, array(select jsonb_arr
   from jsonb_to_recordset(%(tables)s::jsonb) as t(s text, n text, k jsonb)"""
 WANTED_VIEWS = """select v.s as schema_name, v.n as view_name
   from jsonb_to_recordset(%(views)s::jsonb) as v(s text, n text)"""
+
+
+def allowed_params(expected: Expectations) -> dict[str, str]:
+    """As `wanted_params`, with everything that the reader may read as the views: the change table beside them."""
+    found = wanted_params(expected)
+    views = json.loads(found["views"])
+    if expected.outbox is not None:
+        request = expected.outbox
+        views += [{"s": request.schema, "n": name} for name in (request.name, request.mark, f"{request.name}_lost")]
+    return {**found, "views": json.dumps(views)}
 
 
 def wanted_params(expected: Expectations) -> dict[str, str]:

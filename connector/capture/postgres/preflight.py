@@ -6,7 +6,7 @@ slot for one empty peek. What it reads of rows are counts; what it says are name
 
 from __future__ import annotations
 
-import ipaddress
+import time
 from collections.abc import Callable, Iterator
 from typing import cast
 
@@ -14,16 +14,24 @@ import psycopg
 from psycopg.rows import DictRow, dict_row
 
 from connector import pg
+from connector.capture import verdicts
 from connector.capture.finding import Finding, error, ok, warning
-from connector.capture.postgres.expectations import MEGABYTE, WANTED, WANTED_VIEWS, Expectations, wanted_params
+from connector.capture.polling.reader import POSTGRES_MIN
+from connector.capture.postgres.expectations import (
+    MEGABYTE,
+    WANTED,
+    WANTED_VIEWS,
+    Expectations,
+    allowed_params,
+    wanted_params,
+)
 from connector.capture.postgres.kit_request import POWERFUL_ROLES, REPLICATION_MINOR_MIN
 from connector.capture.postgres.preflight_log import functions, peek, publication, slot, tables, transactions
-from connector.capture.postgres.preflight_views import views
+from connector.capture.postgres.preflight_outbox import outbox
+from connector.capture.postgres.preflight_views import followed, views
 from connector.capture.postgres.questions import Connection, failed, one, rendered
 from connector.errors import SourceUnavailable
 
-# libpq before these can be overrun by a hostile server (CVE-2026-6477).
-LIBPQ_MIN = {18: 180004, 17: 170010, 16: 160014, 15: 150018}
 # Run as this role they would reach files of the server.
 DANGEROUS_FUNCTIONS = ("pg_read_file(text)", "pg_read_binary_file(text)", "pg_ls_dir(text)", "lo_export(oid,text)")
 
@@ -51,7 +59,7 @@ def examine(dsn: str, expected: Expectations) -> tuple[Finding, ...]:
 
 
 def _examine(conn: Connection, expected: Expectations) -> Iterator[Finding]:
-    for question in QUESTIONS:
+    for question in LOG_QUESTIONS if expected.reads_log else POLL_QUESTIONS:
         try:
             yield from question(conn, expected)
         except psycopg.Error as exc:
@@ -81,12 +89,13 @@ def _server(conn: Connection, expected: Expectations) -> Iterator[Finding]:
     version, text = fact["version"], fact["version_text"]
     if version < 150000:
         yield error(
-            "SERVER_TOO_OLD", "server", f"PostgreSQL {text}: column lists came with 15", "upgrade, or use a relay"
+            "SERVER_TOO_OLD",
+            "server",
+            f"PostgreSQL {text}: column lists came with 15",
+            "upgrade; or `capture: outbox`, whose triggers need no column list; or a relay of 15 or newer",
         )
-    elif version >= 190000:
-        yield warning("SERVER_UNTRIED", "server", f"PostgreSQL {text} is newer than any we tried", "tried: 15 to 18")
     else:
-        yield ok("SERVER", "server", f"PostgreSQL {text}")
+        yield _tried(version, text)
     if fact["standby"]:
         yield error("STANDBY", "server", "this is a standby", "let the dsn name the primary")
     if fact["wal_level"] == "logical":
@@ -100,15 +109,58 @@ def _server(conn: Connection, expected: Expectations) -> Iterator[Finding]:
         )
     yield from _slot_room(fact)
     yield from _wal_limit(fact, expected)
-    if fact["encoding"] == "SQL_ASCII":
-        yield warning(
+    yield _charset(fact["encoding"])
+    if expected.mode == "stream":
+        yield from _stream_server(fact)
+
+
+def _tried(version: int, text: str) -> Finding:
+    if version >= 190000:
+        return warning("SERVER_UNTRIED", "server", f"PostgreSQL {text} is newer than any we tried", "tried: 15 to 18")
+    if version < 150000:
+        return warning("SERVER_UNTRIED", "server", f"PostgreSQL {text} is older than any we tried", "tried: 15 to 18")
+    return ok("SERVER", "server", f"PostgreSQL {text}")
+
+
+def _charset(encoding: str) -> Finding:
+    if encoding == "SQL_ASCII":
+        return warning(
             "SQL_ASCII",
             "server",
             "server_encoding = SQL_ASCII: text may be in any encoding",
             "rows that are not UTF-8 go to quarantine; convert the database when there are many",
         )
-    if expected.mode == "stream":
-        yield from _stream_server(fact)
+    return ok("CHARSET", "server", f"server_encoding = {encoding}")
+
+
+_POLLED_SERVER = """
+select current_setting('server_version_num')::int as version, current_setting('server_version') as version_text,
+       pg_is_in_recovery() as standby, current_setting('server_encoding') as encoding
+"""
+
+
+def _polled_server(conn: Connection, expected: Expectations) -> Iterator[Finding]:
+    """What matters of a server whose log is not read."""
+    fact = one(conn, _POLLED_SERVER)
+    if fact["version"] < POSTGRES_MIN:
+        said = f"PostgreSQL {fact['version_text']}: older than our questions"
+        yield error("SERVER_TOO_OLD", "server", said, "upgrade the server")
+    else:
+        yield _tried(fact["version"], fact["version_text"])
+    if fact["standby"] and expected.mode == "outbox":
+        yield error("STANDBY", "server", "this is a standby: notes cannot be removed", "let the dsn name the primary")
+    elif fact["standby"]:
+        said = "this is a standby: what it shows is late, and another one may show less"
+        yield warning("STANDBY", "server", said, "let the dsn name the primary, or always this same standby")
+    yield _charset(fact["encoding"])
+
+
+def _clock(conn: Connection, _: Expectations) -> Iterator[Finding]:
+    asked = time.time()
+    there = float(one(conn, "select extract(epoch from clock_timestamp())::float8 as now")["now"])
+    yield verdicts.clock(there - (asked + time.time()) / 2)
+    zone = one(conn, "select reset_val as zone from pg_settings where name = 'TimeZone'")["zone"]
+    yield ok("TIME_ZONE", "server", f"its sessions are in {zone}, ours are pinned to UTC")
 
 
 def _slot_room(fact: DictRow) -> Iterator[Finding]:
@@ -187,41 +239,15 @@ def _relay(conn: Connection, expected: Expectations) -> Iterator[Finding]:
 
 
 def _transport(conn: Connection, _: Expectations) -> Iterator[Finding]:
-    ours = psycopg.pq.version()
-    if ours < LIBPQ_MIN.get(ours // 10000, 0):
-        yield warning(
-            "LIBPQ_OLD",
-            "connector",
-            f"our libpq {ours} can be overrun by a hostile server (CVE-2026-6477)",
-            "install a newer psycopg-binary or libpq",
-        )
-    if _is_local(conn.info.host, conn.info.hostaddr):
-        yield ok("TRANSPORT", "server", "on this machine")
-    elif not conn.pgconn.ssl_in_use:
-        yield error(
-            "NO_TLS",
-            "server",
-            "the connection is not encrypted",
-            "put sslmode=verify-full and sslrootcert=... into the dsn; `hostssl` in the party's pg_hba.conf",
-        )
-    elif conn.info.get_parameters().get("sslmode") != "verify-full":
-        yield warning(
-            "TLS_UNVERIFIED",
-            "server",
-            "encrypted, but whom we talk to is not verified",
-            "put sslmode=verify-full and sslrootcert=... into the dsn",
-        )
-    else:
-        yield ok("TRANSPORT", "server", "TLS, verified")
-
-
-def _is_local(host: str, address: str) -> bool:
-    if host.startswith(("/", "@")) or host in ("", "localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(address or host).is_loopback
-    except ValueError:
-        return False
+    old = pg.libpq_too_old()
+    if old:
+        yield warning("LIBPQ_OLD", "connector", old, "install a newer psycopg-binary or libpq")
+    yield verdicts.transport(
+        local=verdicts.is_local(conn.info.host, conn.info.hostaddr),
+        encrypted=bool(conn.pgconn.ssl_in_use),
+        verified=conn.info.get_parameters().get("sslmode") == "verify-full",
+        how="sslmode=verify-full and sslrootcert=... (and `hostssl` into the party's pg_hba.conf)",
+    )
 
 
 # ------------------------------------------------------------------------------------------------- role
@@ -249,7 +275,7 @@ def _role(conn: Connection, expected: Expectations) -> Iterator[Finding]:
     if fact["powerful"]:
         bad = True
         yield error("READER_TOO_POWERFUL", name, "has BYPASSRLS, CREATEROLE or CREATEDB", before)
-    if fact["replication"] and expected.mode == "pull":
+    if fact["replication"] and expected.mode != "stream":
         bad = True
         yield error(
             "READER_REPLICATION",
@@ -295,11 +321,21 @@ select format('%I.%I', n.nspname, c.relname) as place,
 """
 
 
+_WRITES = f"""
+with wanted_view as ({WANTED_VIEWS})
+select format('%I.%I', n.nspname, c.relname) as place
+  from wanted_view v join pg_namespace n on n.nspname = v.schema_name
+  join pg_class c on c.relnamespace = n.oid and c.relname = v.view_name and c.relkind in ('r', 'p', 'v', 'm', 'f')
+ where has_any_column_privilege(c.oid, 'insert, update') or has_table_privilege(c.oid, 'delete, truncate')
+ order by 1
+"""
+
+
 def _reach(conn: Connection, expected: Expectations) -> Iterator[Finding]:
     if one(conn, "select rolsuper as super from pg_roles where rolname = current_user")["super"]:
         return
     query = _REACH.replace("{wanted}", WANTED).replace("{views}", WANTED_VIEWS)
-    rows = conn.execute(rendered(query), wanted_params(expected)).fetchall()
+    rows = conn.execute(rendered(query), allowed_params(expected)).fetchall()
     others = [row["place"] for row in rows if not row["base"]]
     for row in rows:
         if row["base"]:
@@ -316,13 +352,18 @@ def _reach(conn: Connection, expected: Expectations) -> Iterator[Finding]:
             f"our role may use {len(others)} relations that the mapping does not name",
             "revoke all on them from our role and from public",
         )
-    if not rows:
+    written = [row["place"] for row in conn.execute(rendered(_WRITES), wanted_params(expected)).fetchall()]
+    for place in written:
+        remedy = f"revoke insert, update, delete, truncate on {place} from our role and from public;"
+        yield error("READER_WRITES", place, "our role may write through this view", remedy)
+    if not rows and not written:
         yield ok("REACH", "role", "sees the mapped views and nothing else")
 
 
-QUESTIONS: tuple[Question, ...] = (
+LOG_QUESTIONS: tuple[Question, ...] = (
     _transport,
     _server,
+    _clock,
     _relay,
     _role,
     _reach,
@@ -334,3 +375,4 @@ QUESTIONS: tuple[Question, ...] = (
     peek,
     views,
 )
+POLL_QUESTIONS: tuple[Question, ...] = (_transport, _polled_server, _clock, _role, _reach, outbox, views, followed)

@@ -154,10 +154,20 @@ def functions(conn: Connection, expected: Expectations) -> Iterator[Finding]:
         if fact is None:
             yield error("FUNCTION_MISSING", place, "there is no such function", "the party's DBA runs the kit")
         else:
-            yield from _function(place, fact, body)
+            yield from judged_function(place, fact, body, replication=True)
 
 
-def _function(place: str, fact: DictRow, body: str) -> Iterator[Finding]:
+def function(conn: Connection, place: tuple[str, str], arguments: str, owner: str, body: str) -> Iterator[Finding]:
+    """Judge a function that the kit made for our use, and that needs no REPLICATION."""
+    params = {"schema": place[0], "name": place[1], "arguments": arguments, "guardian": owner}
+    fact = conn.execute(_FUNCTION, params).fetchone()
+    if fact is None:
+        yield error("FUNCTION_MISSING", ".".join(place), "there is no such function", "the party's DBA runs the kit")
+    else:
+        yield from judged_function(".".join(place), fact, body, replication=False)
+
+
+def judged_function(place: str, fact: DictRow, body: str, *, replication: bool) -> Iterator[Finding]:
     again = "the party's DBA runs the kit again"
     wrong = [
         (
@@ -175,10 +185,10 @@ def _function(place: str, fact: DictRow, body: str) -> Iterator[Finding]:
             f"revoke all on function {fact['place']} from public;",
         ),
         (
-            not fact["definer"] or not fact["owner_replication"],
+            not fact["definer"] or (replication and not fact["owner_replication"]),
             "error",
             "FUNCTION_POWERLESS",
-            "does not run with REPLICATION",
+            "does not run with REPLICATION" if replication else "does not run with its owner's rights",
             again,
         ),
         (

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import psycopg
 from psycopg import sql
 
-from connector.capture.finding import Finding, error, ok, warning
+from connector.capture import verdicts
+from connector.capture.finding import Finding, error, ok
 from connector.capture.postgres.catalogue import view_problems
 from connector.capture.postgres.expectations import (
     MEGABYTE,
@@ -23,15 +25,17 @@ from connector.capture.postgres.questions import Connection, failed, judged, one
 
 # A table below this is read whole faster than through an index.
 SCAN_WARN_BYTES = 8 * MEGABYTE
-# More than "many" need not be counted.
-COUNT_MAX = 1000
 # Types whose text for the same value is the same, so that a key from the log finds the view's row.
 SAME_TEXT = (frozenset({"smallint", "integer", "bigint"}), frozenset({"text", "character varying", "uuid", "name"}))
 
 
 def views(conn: Connection, expected: Expectations) -> Iterator[Finding]:
     query = view_problems(WANTED, WANTED_VIEWS)
-    yield from judged(conn.execute(rendered(query), wanted_params(expected)).fetchall())
+    # What the log does not show matters to those who read the log, or notes in its stead.
+    beside = frozenset({"LINEAGE_INCOMPLETE", "TIME_DEPENDENT"} if expected.mode in ("cursor", "diff") else ())
+    for finding in judged(conn.execute(rendered(query), wanted_params(expected)).fetchall()):
+        if finding.code not in beside:
+            yield finding
     for view in expected.views:
         try:
             yield from _view(conn, expected, view)
@@ -66,12 +70,7 @@ def _view(conn: Connection, expected: Expectations, view: ExpectedView) -> Itera
     types = {row["name"]: row["type"] for row in rows}
     lacking = [column for column in dict.fromkeys(view.key + view.columns) if column not in types]
     if lacking:
-        yield error(
-            "COLUMN_MISSING",
-            view.place,
-            f"entity {view.entity} is mapped from columns that are not there: {', '.join(lacking)}",
-            "add them to the view, or correct the mapping",
-        )
+        yield verdicts.lacking(view.place, view.entity, lacking)
     else:
         said = ", ".join(f"{column} {types[column]}" for column in dict.fromkeys(view.key + view.columns))
         yield ok("COLUMNS", view.place, f"entity {view.entity} finds its columns: {said}")
@@ -83,7 +82,8 @@ def _view(conn: Connection, expected: Expectations, view: ExpectedView) -> Itera
     elif all(column in types for column in view.key):
         yield from _keys(conn, expected, view)
         yield from _plan(conn, view, types)
-    yield from _key_types(conn, view)
+    if expected.reads_log or expected.mode == "outbox":
+        yield from _key_types(conn, view)
 
 
 def _keys(conn: Connection, expected: Expectations, view: ExpectedView) -> Iterator[Finding]:
@@ -94,8 +94,7 @@ def _keys(conn: Connection, expected: Expectations, view: ExpectedView) -> Itera
         "select (select count(*) from"
         " (select 1 from {view} group by {columns} having count(*) > 1 limit {most}) d) as doubled,"
         " (select count(*) from (select 1 from {view} where {empty} limit {most}) n) as empty"
-    ).format(view=view.relation, columns=columns, empty=empty, most=sql.Literal(COUNT_MAX))
-    named = ", ".join(view.key)
+    ).format(view=view.relation, columns=columns, empty=empty, most=sql.Literal(verdicts.COUNT_MAX))
     try:
         with conn.transaction():
             conn.execute(
@@ -103,34 +102,10 @@ def _keys(conn: Connection, expected: Expectations, view: ExpectedView) -> Itera
             )
             fact = conn.execute(query).fetchone()
     except psycopg.errors.QueryCanceled:
-        yield warning(
-            "KEY_UNPROVEN",
-            view.place,
-            f"counting its keys took longer than {expected.count_timeout_s:.0f} s",
-            f"the party's DBA counts: select {named} from ... group by {named} having count(*) > 1",
-        )
+        yield verdicts.keys_unproven(view.place, view.key, expected.count_timeout_s)
         return
     assert fact is not None
-    if fact["doubled"]:
-        yield error(
-            "KEY_NOT_UNIQUE",
-            view.place,
-            f"{_many(fact['doubled'])} values of its key ({named}) occur more than once",
-            "choose a key in the mapping that is unique in the view; such rows go to quarantine",
-        )
-    if fact["empty"]:
-        yield error(
-            "KEY_NULL",
-            view.place,
-            f"{_many(fact['empty'])} rows have NULL in the key ({named})",
-            "choose a key in the mapping that is never NULL; such rows go to quarantine",
-        )
-    if not fact["doubled"] and not fact["empty"]:
-        yield ok("KEY", view.place, f"its key ({named}) is unique and never NULL")
-
-
-def _many(count: int) -> str:
-    return f"{count} or more" if count >= COUNT_MAX else str(count)
+    yield from verdicts.keys(view.place, view.key, fact["doubled"], fact["empty"])
 
 
 _BASE_TYPES = """
@@ -184,15 +159,14 @@ def _plan(conn: Connection, view: ExpectedView, types: Mapping[str, str]) -> Ite
     big = [place for place in scanned if _size(conn, place) > SCAN_WARN_BYTES]
     if big:
         names = ", ".join(f"{schema}.{name}" for schema, name in big)
-        yield warning(
-            "PLAN_SCANS",
+        yield verdicts.scans(
             view.place,
-            f"looking up one key reads all of {names}",
+            f"all of {names}",
             "index the key's column in that table; DISTINCT, GROUP BY, window functions, and security_barrier together "
             "with a key of several columns, keep a view from using an index",
         )
     else:
-        yield ok("PLAN", view.place, "one key is found without reading a large table")
+        yield verdicts.scans_nothing(view.place)
 
 
 def _any_of(key: Sequence[str], types: Mapping[str, str], values: Sequence[str]) -> sql.Composable:
@@ -221,3 +195,39 @@ def _size(conn: Connection, place: tuple[str, str]) -> int:
         " join pg_namespace n on n.oid = c.relnamespace where n.nspname = %(schema)s and c.relname = %(name)s"
     )
     return cast(int, one(conn, query, {"schema": place[0], "name": place[1]})["size"])
+
+
+# ------------------------------------------------------------------------------------------------- what polls
+
+RISES = re.compile(r"(smallint|integer|bigint|numeric|real|double|timestamp|text|character varying|bytea|xid8)\b")
+
+
+def followed(conn: Connection, expected: Expectations) -> Iterator[Finding]:
+    """The schedule of compares, and the column that mode `cursor` follows."""
+    yield verdicts.schedule(expected.diff_every_s, expected.mode)
+    if expected.cursor is None:
+        return
+    column, found = expected.cursor, []
+    for view in expected.views:
+        rows = conn.execute(_COLUMNS, {"schema": view.schema, "name": view.name}).fetchall()
+        kind = next((row["type"] for row in rows if row["name"] == column), None)
+        if kind is not None and rows[0]["readable"]:
+            found.append((view.place, kind, _nulls(conn, expected, view, column)))
+    yield from verdicts.cursor(column, found, [RISES.match(kind) is not None for _, kind, _ in found])
+
+
+def _nulls(conn: Connection, expected: Expectations, view: ExpectedView, column: str) -> int:
+    """Counted to COUNT_MAX; none where counting takes too long: the compare meets them all the same."""
+    query = sql.SQL("select count(*) as empty from (select 1 from {} where {} is null limit {}) n").format(
+        view.relation, sql.Identifier(column), sql.Literal(verdicts.COUNT_MAX)
+    )
+    try:
+        with conn.transaction():
+            conn.execute(
+                "select set_config('statement_timeout', %s, true)", [str(int(expected.count_timeout_s * 1000))]
+            )
+            fact = conn.execute(query).fetchone()
+    except psycopg.errors.QueryCanceled:
+        return 0
+    assert fact is not None
+    return int(fact["empty"])
