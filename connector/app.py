@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from connector import config as configuration
 from connector import logs
@@ -270,6 +271,16 @@ def _view_of(engine: str, dsn: str, limits: configuration.Limits, application: s
         dsn, application=application, statement_timeout_s=limits.statement_timeout_s,
         cell_bytes_max=limits.cell_bytes_max,
     )  # fmt: skip
+
+
+def open_own(mapping: Path, name: str, source: configuration.Source, jenis: str) -> ConfiguredParty:
+    """A party as its own DBA sees it: its mapping file and its views, without configuration, staging or KPU's keys.
+
+    Raises:
+        ConfigError, MappingError: see `compile_party`.
+    """
+    party = configuration.Party(name, 1, mapping, source, jenis)
+    return _open(party, compile_party(party), _Rules(Secret.literal("-"), None), "")
 
 
 def party_plans(config: Config, name: str) -> tuple[EntityPlan, ...]:

@@ -296,7 +296,7 @@ def verify_receipt(options: argparse.Namespace) -> str:
     if options.party and receipt["party"] != options.party:
         raise Wrong("the receipt is of the party " + receipt["party"])
     origin, size, root = read_checkpoint(receipt["checkpoint"], options, "the receipt's checkpoint")
-    parties, last = Parties(), -1
+    parties, last, committed = Parties(), -1, {}
     for place, one in enumerate(receipt["entries"]):
         where, body = f"entry {one['index']}", one["body"].encode()
         entry = parties.take(body, where, first=place == 0)
@@ -306,11 +306,29 @@ def verify_receipt(options: argparse.Namespace) -> str:
         if root_from_proof(leaf_hash(body), one["index"], size, proof) != root:
             raise Wrong(f"{where} ({entry['party']}#{entry['seq']}) is not in the log that was signed")
         last = one["index"]
+        committed.update({told["batch"]: told["commitment"] for told in entry.get("entities", []) if "batch" in told})
     if not receipt["entries"]:
         raise Wrong("the receipt is empty")
+    if "rows" in receipt:
+        verify_rows(receipt["rows"], committed)
     first = receipt["entries"][0]["seq"]
     last_seq = receipt["entries"][-1]["seq"]
     return f"{origin}: entries {first} to {last_seq} of {receipt['party']} verified in the log of {size}"
+
+
+def verify_rows(rows: list[dict[str, Any]], committed: dict[int, str]) -> None:
+    """The digests of rows must be those that the entries commit to: all of them, in order."""
+    pages: dict[int, bytes] = {}
+    for one in rows:
+        digests = [bytes.fromhex(page["digests"]) for page in one["pages"]]
+        if any(len(page["keys"]) * 16 != len(digest) for page, digest in zip(one["pages"], digests, strict=True)):
+            raise Wrong(f"the rows of batch {one['batch']}: not a digest for each key")
+        pages[one["batch"]] = b"".join(map(sha256, digests))
+    for batch, told in committed.items():
+        if sha256(pages.pop(batch, b"")).hex() != told:
+            raise Wrong(f"the rows of batch {batch} are not those that its entry commits to")
+    if pages:
+        raise Wrong(f"the rows of batch {min(pages)} belong to no entry of the receipt")
 
 
 def verify_proof(options: argparse.Namespace) -> str:

@@ -16,6 +16,7 @@ import typer
 import connector.audit.verifier as single_file
 from connector.audit import note, witness
 from connector.audit.note import Algorithm, NoteError, Signer, Verifier
+from connector.cli.match import match
 from connector.cli.options import Globals, JsonOption, given, staging_dsn
 from connector.cli.output import Answer, run_verb
 from connector.config import Config, Secret
@@ -37,6 +38,7 @@ def register(audit: typer.Typer) -> None:
         ("verifier", verifier),
         ("cosign", cosign),
         ("take", take),
+        ("match", match),
     ):
         audit.command(name)(verb)
 
@@ -67,15 +69,20 @@ def prove(
     run_verb("audit prove", json, lambda: _prove(given(ctx), party, seq, out))
 
 
-def receipt(
+def receipt(  # noqa: PLR0913 - an option each
     ctx: typer.Context,
     party: PartyArgument,
     since: Annotated[int, typer.Option(min=0, help="Entries after this number only.")] = 0,
+    until: Annotated[int | None, typer.Option(min=1, help="Entries up to this number only.")] = None,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="With keys, salts and digests of its rows: for the party's eyes only.")
+    ] = False,
     out: OutOption = None,
     json: JsonOption = False,
 ) -> None:
     """Make a party's receipt: its entries, each proved, in one file that can be verified offline."""
-    run_verb("audit receipt", json, lambda: _receipt(given(ctx), party, since, out))
+    span = evidence.Span(since, until, rows)
+    run_verb("audit receipt", json, lambda: _receipt(given(ctx), party, span, out))
 
 
 def export(
@@ -149,9 +156,9 @@ def _prove(options: Globals, party: str, seq: int, out: Path | None) -> Answer:
     return Answer(f"{summary}; wrote {out} and {entry}", result)
 
 
-def _receipt(options: Globals, party: str, since: int, out: Path | None) -> Answer:
+def _receipt(options: Globals, party: str, span: evidence.Span, out: Path | None) -> Answer:
     with _opened(options.load(check_secrets=False)) as conn:
-        found = evidence.receipt(conn, party, since)
+        found = evidence.receipt(conn, party, span)
     summary = f"{found.entries:,} entries of {party} ({found.first} to {found.last}) proved in a log of {found.size:,}"
     result = {"party": party, "entries": found.entries, "first": found.first, "last": found.last, "size": found.size}
     if out is None:

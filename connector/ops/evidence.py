@@ -25,6 +25,7 @@ from connector.yamlpos import closest, shown
 RECEIPT = "sipol-connector/receipt@v1"
 # A receipt is held in memory whole; a party with more asks in parts (--since).
 RECEIPT_ENTRIES_MAX = 100_000
+RECEIPT_ROWS_MAX = 3_000_000
 _SNAPSHOT = "set transaction isolation level repeatable read, read only"
 
 
@@ -168,8 +169,19 @@ class Receipt:
     text: str
 
 
-def receipt(conn: psycopg.Connection, party: str, since: int = 0) -> Receipt:
-    """A party's entries after number `since`, each proved under the newest checkpoint: one file that stands alone.
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which of a party's entries a receipt has: after `since`, up to `until`; with `rows`, what they commit to."""
+
+    since: int = 0
+    until: int | None = None
+    rows: bool = False
+
+
+def receipt(conn: psycopg.Connection, party: str, span: Span = Span()) -> Receipt:
+    """A party's entries, each proved under the newest checkpoint: one file that stands alone.
+
+    With `span.rows` also the keys and digests of the rows, and the salts: for this party's eyes only.
 
     Raises:
         UsageError: no such party, nothing to receipt yet, or too much for one file.
@@ -181,19 +193,20 @@ def receipt(conn: psycopg.Connection, party: str, since: int = 0) -> Receipt:
         places = {
             row[0]: row[1]
             for row in conn.execute(
-                "select seq, idx from audit.leaf where party = %s and seq > %s and idx < %s order by seq limit %s",
-                (party, since, checkpoint.size, RECEIPT_ENTRIES_MAX + 1),
+                "select seq, idx from audit.leaf where party = %s and seq > %s and seq <= coalesce(%s, seq)"
+                " and idx < %s order by seq limit %s",
+                (party, span.since, span.until, checkpoint.size, RECEIPT_ENTRIES_MAX + 1),
             )
         }
         if not places:
             heads = log.heads(conn)
             hint = closest(party, heads) if party not in heads else "they wait for the next checkpoint: a few seconds"
-            raise UsageError(f"no entries of `{shown(party)}` after {since} under a checkpoint", hint=hint)
+            raise UsageError(f"no entries of `{shown(party)}` after {span.since} under a checkpoint", hint=hint)
         if len(places) > RECEIPT_ENTRIES_MAX:
-            hint = f"take it in parts: the entries after --since, up to {RECEIPT_ENTRIES_MAX:,} of them"
+            hint = f"take it in parts of up to {RECEIPT_ENTRIES_MAX:,} entries, with --since and --until"
             raise UsageError("too many entries for one receipt", hint=hint)
         # Taken first: while entries stream in, the session cannot fetch the tiles that the proofs need.
-        stored = list(log.read(conn, party, after=since, limit=len(places)))
+        stored = list(log.read(conn, party, after=span.since, limit=len(places)))
         entries = [
             {
                 "seq": entry.seq,
@@ -203,9 +216,50 @@ def receipt(conn: psycopg.Connection, party: str, since: int = 0) -> Receipt:
             }
             for entry in stored
         ]
-    told = {"receipt": RECEIPT, "party": party, "checkpoint": str(text), "entries": entries}
+        told: dict[str, object] = {
+            "receipt": RECEIPT, "party": party, "checkpoint": str(text), "entries": entries,
+        }  # fmt: skip
+        if span.rows:
+            told["rows"] = _receipt_rows(conn, party, min(places), max(places))
     content = json.dumps(told, ensure_ascii=False, indent=1) + "\n"
     return Receipt(party, len(entries), min(places), max(places), checkpoint.size, content)
+
+
+def _receipt_rows(conn: psycopg.Connection, party: str, first: int, last: int) -> list[dict[str, object]]:
+    """Each batch of these entries: its salt (null where it was erased) and its pages."""
+    batches = conn.execute(_BATCHES, (party, first, last)).fetchall()
+    ids = [row[0] for row in batches]
+    counted = conn.execute(_PAGE_ROWS, {"ids": ids}).fetchone()
+    if counted is not None and counted[0] > RECEIPT_ROWS_MAX:
+        hint = f"take it in parts of up to {RECEIPT_ROWS_MAX:,} changed rows, with --since and --until"
+        raise UsageError(f"{counted[0]:,} changed rows are too many for one receipt", hint=hint)
+    pages: dict[int, list[dict[str, object]]] = {}
+    for batch, keys, ops, digests in conn.execute(_PAGES, {"ids": ids}):
+        pages.setdefault(batch, []).append({"keys": keys, "ops": ops, "digests": digests.hex()})
+    return [
+        {"batch": batch, "entity": entity, "salt": salt and salt.hex(), "pages": pages[batch]}
+        for batch, entity, salt in batches
+        if batch in pages
+    ]
+
+
+_BATCHES = """
+select b.id, b.entity, s.salt from staging.sync_batch b left join audit.salt s on s.batch_id = b.id
+ where b.party = %s and b.audit_seq between %s and %s order by b.id
+"""
+_PAGE_ROWS = """
+select (select coalesce(sum(key_count), 0) from connector.journal where batch_id = any (%(ids)s))
+     + (select coalesce(sum(cardinality(keys)), 0) from audit.committed where batch_id = any (%(ids)s))
+"""
+_PAGES = """
+select batch_id, keys, ops, digests
+  from (select batch_id, first_ordinal, keys, ops, digests from connector.journal
+         where batch_id = any (%(ids)s) and digests is not null
+        union all
+        select batch_id, first_ordinal, keys, repeat('U', cardinality(keys)), digests from audit.committed
+         where batch_id = any (%(ids)s)) pages
+ order by batch_id, first_ordinal
+"""
 
 
 def _lines(hashes: Sequence[bytes]) -> list[str]:
