@@ -5,6 +5,7 @@ One thread at a time. Every method but `batch` is a small transaction of its own
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -104,6 +105,7 @@ class PartyStaging:
             self._conn.close()
             raise
         self._epoch = claimed.epoch
+        self._grown: Counter[str] = Counter()
 
     def close(self) -> None:
         self._conn.close()
@@ -144,7 +146,7 @@ class PartyStaging:
         """
         failpoint.hit("before_begin")
         with session.translated("applying a batch"), self._conn.transaction():
-            batch = Batch(self._conn, self._party, self._keys, kind, read)
+            batch = Batch(self._conn, self._party, self._keys, kind, read, self._grown)
             batch.lock(self._epoch)
             yield batch
             failpoint.hit("before_commit")

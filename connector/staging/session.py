@@ -14,6 +14,7 @@ from connector.errors import ConnectorError, SourceUnavailable, StagingError, St
 RETRY_CLASSES = ("08", "28", "40", "53", "57", "58")
 RETRY_STATES = frozenset({"55P03", "25P03", "XX000"})
 LOCK_TIMEOUT_S = 30.0
+NEVER = 1 << 31
 
 # What a mapping program wants. The list of regions as a hash table takes 7 MB; a plan used once is not worth compiling;
 # and of tables without statistics, as a batch's are, the planner would sort the whole batch to merge it.
@@ -33,8 +34,8 @@ def connect(dsn: str, application: str = "connector") -> psycopg.Connection:
         conn = pg.connect(dsn, application=application, lock_timeout_s=LOCK_TIMEOUT_S)
     except SourceUnavailable as error:
         raise StagingUnavailable(f"staging: {error.message}", hint=error.hint) from None
-    # Planning each batch anew costs a millisecond and follows the batch's real size.
-    conn.prepare_threshold = None
+    # Only what asks for it is prepared: planning a large batch anew follows its real size.
+    conn.prepare_threshold = NEVER
     with translated("opening a session"):
         conn.execute(SETTINGS)
     return conn

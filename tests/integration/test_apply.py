@@ -817,3 +817,24 @@ def test_a_party_of_any_name_has_its_own_rows(shared_dsn: str, party: str) -> No
     assert staged.live() == {"1": ("a", "n")}
     assert staged.entity()["party"] == staged.party
     staged.close()
+
+
+def test_small_batches_share_a_plan_until_the_partition_has_grown(staged: Staged) -> None:
+    """Planning takes longer than a small batch; a plan for a few rows would be a bad one for many."""
+
+    def plans() -> tuple[int, bool]:
+        with staged.staging.batch(EntryKind.SIGNALS, Read(None)) as batch:
+            found = batch.transaction.execute(
+                "select count(*), bool_or(generic_plans > 0) from pg_prepared_statements"
+                " where statement like '%written_i%'"
+            ).fetchone()
+        assert found is not None
+        return found[0], found[1]
+
+    for number in range(8):
+        staged.signal([(str(number), "a", "n")])
+    assert plans() == (1, True)
+    staged.signal([(str(number), "a", "n") for number in range(10, 1_500)])
+    assert plans() == (1, True), "a large batch is planned for itself"
+    staged.signal([("8", "a", "n")])
+    assert plans() == (2, True)
