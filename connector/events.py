@@ -135,7 +135,8 @@ class Outcome:
     absent: int = 0
     parked: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
-    digest: bytes = b""
+    batch_id: int = 0
+    commitment: bytes = b""
     mapping_version: str = ""
     mapping_digest: str = ""
 

@@ -6,7 +6,7 @@ one already applied.
 
 from __future__ import annotations
 
-import hashlib
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +21,7 @@ from connector import failpoint
 from connector.errors import EntityHeld, SourceProtocolError, StagingError, StagingUnavailable
 from connector.events import KEY_LETTERS_SAFE, EntryKind, Note, Outcome, Position, short_key
 from connector.staging import brake, memory, offsets, quarantine
+from connector.staging.commitment import SALT_BYTES, commitment, page_digest, row_digest
 from connector.staging.plan import DigestKeys, EntityPlan
 
 # An entity this small may lose rows without the brake: a share of ten offices says nothing.
@@ -65,16 +66,16 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What one slice did: keys by kind, a digest over its changes, refused rows by reason."""
+    """What one slice did: keys by kind, a digest over each page of its changes, refused rows by reason."""
 
     ops: Counter[str]
-    digest: bytes
+    pages: tuple[bytes, ...]
     reasons: Mapping[str, int]
 
 
 @dataclass(slots=True)
 class Tally:
-    """One entity's counts while its slices are applied."""
+    """One entity's counts while its slices are applied. `salt` is for the commitments to what they write."""
 
     plan: EntityPlan
     batch_id: int
@@ -82,11 +83,11 @@ class Tally:
     parked: int = 0
     ops: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
-    digests: list[bytes] = field(default_factory=list)
+    pages: list[bytes] = field(default_factory=list)
+    salt: bytes = field(default_factory=lambda: secrets.token_bytes(SALT_BYTES), repr=False)
 
     def add(self, applied: Applied) -> None:
-        if any(applied.ops[op] for op in WRITES):
-            self.digests.append(applied.digest)
+        self.pages.extend(applied.pages)
         self.ops.update(applied.ops)
         self.reasons.update(applied.reasons)
 
@@ -104,7 +105,8 @@ class Tally:
             absent=ops["A"],
             parked=self.parked,
             reasons=dict(self.reasons),
-            digest=hashlib.sha256(b"".join(self.digests)).digest(),
+            batch_id=self.batch_id,
+            commitment=commitment(self.pages),
             mapping_version=self.plan.mapping_version,
             mapping_digest=self.plan.mapping_digest,
         )
@@ -181,7 +183,7 @@ class Batch:
     def _run(self, statement: sql.Composed, params: dict[str, object], *, prepare: bool) -> Applied:
         row = self._conn.execute(statement, params, prepare=prepare).fetchone()
         assert row is not None
-        applied = Applied(Counter(dict(zip("IURNDAQ", row[:7], strict=True))), row[10], row[11] or {})
+        applied = Applied(Counter(dict(zip("IURNDAQ", row[:7], strict=True))), tuple(row[10] or ()), row[11] or {})
         if (row[7], row[8], row[9]) != (applied.ops["I"], applied.ops["U"] + applied.ops["R"], applied.ops["D"]):
             # Somebody else wrote to this party's rows between our look and our write.
             raise StagingUnavailable("rows changed behind the batch", hint="it is read and applied again")
@@ -221,6 +223,7 @@ class Batch:
             "mapping_version": tally.plan.mapping_version,
             "source_ts": self._read.committed_last,
             "read_position": self._read.position or 0,
+            "salt": tally.salt,
             "seed": self._keys.seed,
             "inner": self._keys.inner,
             "outer": self._keys.outer,
@@ -300,11 +303,25 @@ class Batch:
                 " limits.quarantine_rows_max; then connector resume",
             )  # fmt: skip
 
-    def count_deleted(self, plan: EntityPlan, rows: int) -> int:
-        """Count rows that the caller deletes in this batch for good; gives the batch's number, for the journal."""
+    def count_erased(self, plan: EntityPlan, keys: Sequence[str]) -> tuple[int, bytes]:
+        """Count rows that the caller deletes in this batch for good; gives the batch's number and their digests.
+
+        They are under a salt that nobody keeps: of an erased row nothing can be shown, not even that it was this key.
+        """
         tally = self._tally(plan)
-        tally.ops["D"] += rows
-        return tally.batch_id
+        tally.ops["D"] += len(keys)
+        once = secrets.token_bytes(SALT_BYTES)
+        digests = b"".join(row_digest(once, key, None) for key in keys)
+        tally.pages.append(page_digest(digests))
+        return tally.batch_id, digests
+
+    def commit_again(self, plan: EntityPlan, batches: Sequence[int]) -> int:
+        """Commit to the live rows that these batches wrote under a new salt: theirs is gone. Gives how many."""
+        tally = self._tally(plan)
+        params = {**self._params(tally), "batches": list(batches)}
+        pages = self._conn.execute(plan.commit_again, params).fetchall()
+        tally.pages.extend(page for _, page, _ in pages)
+        return sum(rows for _, _, rows in pages)
 
     def outcomes(self) -> tuple[Outcome, ...]:
         return tuple(tally.outcome() for tally in self._tallies.values())
@@ -332,10 +349,18 @@ class Batch:
             "kind": self._kind.value,
             "entities": [_counts(outcome) for outcome in self.outcomes()],
         }
+        if self._tallies:
+            facts["reference"] = self._reference()
         if before is not None and after is not None:
             facts |= {"position_from": before.text, "position_to": after.text}
         # Last: the entry that begins a history says itself where it begins.
         return facts | dict(more or {})
+
+    def _reference(self) -> str:
+        """Which reference data the rows were mapped with: one digest over the editions that are loaded now."""
+        row = self._conn.execute(_REFERENCE).fetchone()
+        assert row is not None
+        return str(row[0])
 
     def advance(self, position: Position | None, seq: int) -> None:
         """Record the counts under audit entry `seq` and move the position: the last act of a batch."""
@@ -372,6 +397,8 @@ class Batch:
             raise StagingError(
                 f"{outcome.entity}: the batch does not balance", hint="this is a fault of ours; nothing was written"
             ) from None
+        if tally.pages:
+            self._conn.execute(_SALT, {**facts, "salt": tally.salt})
         self._conn.execute(_COUNT, facts)
 
 
@@ -388,7 +415,8 @@ def _counts(outcome: Outcome) -> dict[str, object]:
         "absent": outcome.absent,
         "parked": outcome.parked,
         "reasons": dict(sorted(outcome.reasons.items())),
-        "digest": outcome.digest.hex(),
+        "batch": outcome.batch_id,
+        "commitment": outcome.commitment.hex(),
         "mapping_version": outcome.mapping_version,
         "mapping_digest": outcome.mapping_digest,
     }
@@ -416,6 +444,12 @@ def _escape(key: str) -> str:
     return key.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
 
 
+_REFERENCE = """
+select encode(sha256(convert_to(coalesce(string_agg(
+         nama || ' ' || encode(sha256, 'hex') || E'\n', '' order by nama collate "C"), ''), 'UTF8')), 'hex')
+  from staging.ref_versi
+"""
+
 _RECORD = """
 insert into staging.sync_batch (id, party, parpol_id, entity, kind, audit_seq, mapping_version, mapping_digest,
        position_from, position_to, signalled, read, inserted, updated, unchanged, deleted, absent, quarantined, parked,
@@ -424,6 +458,10 @@ overriding system value
 values (%(id)s, %(party)s, %(parpol_id)s, %(entity)s, %(kind)s, %(seq)s, %(version)s, %(digest)s,
        %(from)s, %(to)s, %(signalled)s, %(read)s, %(inserted)s, %(updated)s, %(unchanged)s, %(deleted)s, %(absent)s,
        %(quarantined)s, %(parked)s, %(started)s, clock_timestamp(), %(first)s, %(last)s)
+"""
+
+_SALT = """
+insert into audit.salt (batch_id, party, entity, salt) values (%(id)s, %(party)s, %(entity)s, %(salt)s)
 """
 
 _COUNT = """

@@ -13,6 +13,8 @@ from functools import cached_property
 
 from psycopg import sql
 
+from connector.staging.commitment import row_digest_sql
+
 # Keys per journal row: the change feed unpacks a row a page (see schemas/migrations).
 JOURNAL_KEYS = 4096
 GONE = "HILANG_DARI_VIEW"
@@ -146,7 +148,7 @@ class EntityPlan:
             self._insert,
             *((self._update, self._delete) if changes else ()),
             self._quarantine,
-            *((self._journal,) if changes else ()),
+            self._journal if changes else self._committed,
         ]
         counted = ["op_i", "op_u", "op_r", "op_n", "op_d", "op_a", "op_q"]
         counts = sql.SQL(", ").join(
@@ -160,8 +162,8 @@ class EntityPlan:
             if changes
             else sql.SQL("(select count(*) from written_i), 0, 0")
         )
-        return sql.SQL("{parts} select {counts}, {touched}, {digest}, {reasons} from c").format(
-            parts=sql.SQL(", ").join(parts), counts=counts, touched=touched, digest=self._digest, reasons=self._reasons
+        return sql.SQL("{parts} select {counts}, {touched}, {pages}, {reasons} from c").format(
+            parts=sql.SQL(", ").join(parts), counts=counts, touched=touched, pages=self._pages, reasons=self._reasons
         )
 
     @cached_property
@@ -193,7 +195,7 @@ class EntityPlan:
             """
             c as materialized (
               select m.n, m.source_key, {columns}, m.indikasi, m.row_hash, t.ctid as old,
-                     coalesce(d.rows, 1) as rows_seen,
+                     t.sync_batch_id as prior, coalesce(d.rows, 1) as rows_seen,
                      case when d.rows is not null then array['DUPLICATE_KEY'] else m.alasan end as alasan,
                      case when d.rows is not null then array[''] else m.alasan_kolom end as alasan_kolom,
                      case when m.alasan is not null or d.rows is not null then 'Q'
@@ -207,8 +209,8 @@ class EntityPlan:
                                        and m.alasan is null
                where d.kept is null or d.kept = m.n
               union all
-              select %(rows)s::bigint + row_number() over (), s.source_key, {nothing}, null, null, t.ctid, 1,
-                     null, null,
+              select %(rows)s::bigint + row_number() over (), s.source_key, {nothing}, null, null, t.ctid,
+                     t.sync_batch_id, 1, null, null,
                      case when t.source_key is not null and t.dihapus_pada is null then 'D' else 'A' end
                 from {signalled} s
                 left join {partition} t on t.parpol_id = %(parpol_id)s::smallint and t.source_key = s.source_key
@@ -306,20 +308,83 @@ class EntityPlan:
             """
         ).format()
 
+    def _row_digest(self, gone: sql.Composable) -> sql.Composed:
+        """The commitment to a row of `c`; findings are not in it: they are KPU's, and change with the calendar."""
+        return row_digest_sql(
+            sql.Identifier("source_key"), self._names(), gone=gone, salt=sql.SQL("%(salt)s::bytea")
+        )  # fmt: skip
+
     @cached_property
     def _journal(self) -> sql.Composed:
         return sql.SQL(
             """
             written_j as (
-              insert into connector.journal (batch_id, first_ordinal, parpol_id, entity, keys, ops)
+              insert into connector.journal (batch_id, first_ordinal, parpol_id, entity, keys, ops, digests, priors)
               select %(batch_id)s::bigint, min(p), %(parpol_id)s::smallint, %(entity)s::text,
-                     array_agg(source_key), string_agg(letter, '')
-                from (select source_key, case op when 'D' then 'D' else 'U' end as letter,
+                     array_agg(source_key), string_agg(letter, ''), string_agg(digest, ''), string_agg(prior, '')
+                from (select source_key, case op when 'D' then 'D' else 'U' end as letter, {digest} as digest,
+                             int8send(coalesce(prior, 0)) as prior,
                              %(ordinal)s::bigint + row_number() over () as p
                         from c where op in ('I', 'U', 'R', 'D')) j
-               group by (p - %(ordinal)s::bigint - 1) / {})
+               group by (p - %(ordinal)s::bigint - 1) / {keys}
+              returning first_ordinal, digests)
             """
-        ).format(sql.Literal(JOURNAL_KEYS))
+        ).format(digest=self._row_digest(sql.SQL("op = 'D'")), keys=sql.Literal(JOURNAL_KEYS))
+
+    @cached_property
+    def _committed(self) -> sql.Composed:
+        """A first copy's rows: Sipol is told of them when it can see them (`journal_all`)."""
+        return sql.SQL(
+            """
+            written_j as (
+              insert into audit.committed (batch_id, first_ordinal, parpol_id, entity, keys, digests)
+              select %(batch_id)s::bigint, min(p), %(parpol_id)s::smallint, %(entity)s::text,
+                     array_agg(source_key), string_agg(digest, '')
+                from (select source_key, {digest} as digest, %(ordinal)s::bigint + row_number() over () as p
+                        from c where op = 'I') j
+               group by (p - %(ordinal)s::bigint - 1) / {keys}
+              returning first_ordinal, digests)
+            """
+        ).format(digest=self._row_digest(sql.SQL("false")), keys=sql.Literal(JOURNAL_KEYS))
+
+    @cached_property
+    def commit_again(self) -> sql.Composed:
+        """Live rows that the journal has under any of `batches`, committed to under this batch's salt."""
+        return sql.SQL(
+            """
+            with rows as (
+              select source_key, {digest} as digest, %(ordinal)s::bigint + row_number() over () as p
+                from ({stored}) t
+               where source_key in (
+                     select unnest(keys) from connector.journal where batch_id = any (%(batches)s)
+                     union select unnest(keys) from audit.committed where batch_id = any (%(batches)s))
+            ), written as (
+              insert into audit.committed (batch_id, first_ordinal, parpol_id, entity, keys, digests)
+              select %(batch_id)s::bigint, min(p), %(parpol_id)s::smallint, %(entity)s::text, array_agg(source_key),
+                     string_agg(digest, '')
+                from rows group by (p - %(ordinal)s::bigint - 1) / {keys}
+              returning first_ordinal, sha256(digests) as page, cardinality(keys) as rows
+            )
+            select first_ordinal, page, rows from written order by first_ordinal
+            """
+        ).format(
+            digest=self._row_digest(sql.SQL("false")), stored=self.stored, keys=sql.Literal(JOURNAL_KEYS)
+        )  # fmt: skip
+
+    @cached_property
+    def stored(self) -> sql.Composed:
+        """The partition's live rows, their columns in the types that the mapping gives: commitments are over types too.
+
+        An empty branch of the mapping decides on them; the planner drops it.
+        """
+        return sql.SQL(
+            "with inbox as not materialized (select * from {inbox})"
+            " select source_key, {columns} from ({select}) p where false union all"
+            " select source_key, {columns} from {partition}"
+            " where parpol_id = %(parpol_id)s::smallint and dihapus_pada is null"
+        ).format(
+            inbox=self.inbox, columns=self._names(), select=sql.SQL(self.select), partition=self.partition
+        )  # fmt: skip
 
     @cached_property
     def journal_all(self) -> sql.Composed:
@@ -334,11 +399,8 @@ class EntityPlan:
             """
         ).format(partition=self.partition, keys=sql.Literal(JOURNAL_KEYS))
 
-    # SHA-256 over this slice's changes in the journal's order: operation, key, row digest.
-    _digest = sql.SQL(
-        "sha256(coalesce(string_agg(convert_to(op || source_key || ' ', 'UTF8') || coalesce(row_hash, ''), '')"
-        " filter (where op in ('I', 'U', 'R', 'D')), ''))"
-    )
+    # What this slice wrote, page by page: the entry's commitment is over these.
+    _pages = sql.SQL("(select array_agg(sha256(digests) order by first_ordinal) from written_j)")
     _reasons = sql.SQL(
         "(select json_object_agg(reason, rows) from (select reason, sum(rows_seen) as rows"
         " from c, unnest(alasan) as reason where op = 'Q' group by reason) r)"

@@ -85,13 +85,21 @@ def erase(batch: Batch, plan: EntityPlan, keys: Sequence[str], nik: str) -> tupl
     gone = conn.execute(_DELETE.format(plan.partition), values).fetchall()
     live = [key for key, was_live in gone if was_live]
     if live:
-        number = batch.count_deleted(plan, len(live))
-        conn.execute(_JOURNAL, {**values, "live": live, "batch": number})
+        number, digests = batch.count_erased(plan, live)
+        conn.execute(_JOURNAL, {**values, "live": live, "batch": number, "digests": digests})
+    _forget_commitments(batch, plan, values)
     if plan.entity == "anggota":
         conn.execute(_DUE, values)
     for statement in _TRACES:
         conn.execute(statement, values)
     return len(live), len(gone) - len(live)
+
+
+def _forget_commitments(batch: Batch, plan: EntityPlan, values: Mapping[str, object]) -> None:
+    """Delete every salt that commitments to these rows are under, and commit to those batches' other rows anew."""
+    salts = [row[0] for row in batch.transaction.execute(_SALTS, values)]
+    if salts:
+        batch.commit_again(plan, salts)
 
 
 _ROWS = sql.SQL("""
@@ -126,8 +134,19 @@ select to_jsonb(t) - %(drop)s::text[] from {} t join connector.party p using (pa
 _DELETE = sql.SQL("delete from {} where source_key = any (%(keys)s) returning source_key, dihapus_pada is null")
 
 _JOURNAL = """
-insert into connector.journal (batch_id, parpol_id, entity, keys, ops)
-values (%(batch)s, %(parpol_id)s, %(entity)s, %(live)s, repeat('D', cardinality(%(live)s::text[])))
+insert into connector.journal (batch_id, parpol_id, entity, keys, ops, digests)
+values (%(batch)s, %(parpol_id)s, %(entity)s, %(live)s, repeat('D', cardinality(%(live)s::text[])), %(digests)s)
+"""
+
+# Every page is looked at: whatever is wrong with a row's history, no salt of its commitments stays.
+_SALTS = """
+delete from audit.salt where batch_id in (
+    select batch_id from connector.journal
+     where parpol_id = %(parpol_id)s and entity = %(entity)s and keys && %(keys)s::text[]
+    union all
+    select batch_id from audit.committed
+     where parpol_id = %(parpol_id)s and entity = %(entity)s and keys && %(keys)s::text[])
+returning batch_id
 """
 
 _DUE = """
@@ -162,12 +181,16 @@ _TRACES = (
     delete from connector.reconcile_key k using connector.reconcile r
      where k.run = r.id and r.party = %(party)s and r.entity = %(entity)s and k.source_key = any (%(keys)s)
     """,
-    # The journal keeps its keys, which say nothing of a person, unless a key is the number itself.
-    """
-    update connector.journal j
-       set keys = (select array_agg(case when key like %(like)s then 'erased' else key end order by place)
-                     from unnest(j.keys) with ordinality as one (key, place))
-     where j.parpol_id = %(parpol_id)s and j.entity = %(entity)s
-       and exists (select from unnest(j.keys) as key where key like %(like)s and key = any (%(keys)s))
-    """,
+    *(
+        # The journal keeps its keys, which say nothing of a person, unless a key is the number itself. Digests stay:
+        # the entry's commitment is over them, and goes on to fit.
+        f"""
+        update {table} j
+           set keys = (select array_agg(case when key like %(like)s then 'erased' else key end order by place)
+                         from unnest(j.keys) with ordinality as one (key, place))
+         where j.parpol_id = %(parpol_id)s and j.entity = %(entity)s
+           and exists (select from unnest(j.keys) as key where key like %(like)s and key = any (%(keys)s))
+        """
+        for table in ("connector.journal", "audit.committed")
+    ),
 )

@@ -351,7 +351,8 @@ def test_an_entry_and_its_batch_are_one(staged: Staged) -> None:
             "entity": "dokumen", "signalled": 1, "read": 1, "inserted": 1, "updated": 0, "unchanged": 0,
             "quarantined": 0, "deleted": 0, "absent": 0, "parked": 0, "reasons": {},
             "mapping_version": "1", "mapping_digest": "digest of 1",
-            "digest": fields["entities"][0]["digest"],  # type: ignore[index, call-overload]
+            "batch": batch["id"],
+            "commitment": fields["entities"][0]["commitment"],  # type: ignore[index, call-overload]
         }
     ]  # fmt: skip
     heads = {party: head for party, head in audit_log.heads(staged.conn).items() if party == staged.party}

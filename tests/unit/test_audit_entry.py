@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from enum import Enum
 
 import pytest
@@ -26,6 +26,7 @@ from connector.audit.verify import Anchor, Breach, verify
 from connector.errors import UsageError
 from connector.ops import audit as ops
 from connector.resources import schema_path
+from connector.staging.commitment import SALT_BYTES, Cell, commitment, page_digest, row_digest
 from tests.fixtures.entries import STARTED, chain, chained, counts, facts, heads, rehashed
 
 # ------------------------------------------------------------------------------------------------- encoding
@@ -119,6 +120,35 @@ def test_the_published_vectors_are_a_log_that_verifies() -> None:
     entries = [replace(entry, at=entry.at - timedelta(seconds=1)) for entry in log]
     rebuilt = rehashed([replace(e, body=body) for e, (body, _, _) in zip(entries, vectors(), strict=True)], 0)
     assert verify(rebuilt, heads(rebuilt)).breaches == ()
+
+
+def row_vectors() -> list[tuple[str, list[tuple[str, Cell]] | None, bytes]]:
+    text = schema_path("audit-entry.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```rows\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
+    found = []
+    for line in block.splitlines():
+        told, _, digest = line.rpartition(" ")
+        key, cells = json.loads(told)
+        typed = None if cells is None else [(kind, _cell(kind, value)) for kind, value in cells]
+        found.append((key, typed, bytes.fromhex(digest)))
+    return found
+
+
+def _cell(kind: str, value: str | int | bool | None) -> Cell:
+    match kind, value:
+        case "date", str():
+            return date.fromisoformat(value)
+        case "bytea", str():
+            return bytes.fromhex(value)
+    return value
+
+
+def test_the_published_rows_have_the_digests_that_we_compute() -> None:
+    salt = bytes(range(SALT_BYTES))
+    digests = [row_digest(salt, key, cells) for key, cells, _ in row_vectors()]
+    assert digests == [digest for _, _, digest in row_vectors()]
+    told = json.loads(vectors()[1][0])["entities"][0]["commitment"]
+    assert commitment([page_digest(digests[0] + digests[1]), page_digest(digests[2])]).hex() == told
 
 
 # ------------------------------------------------------------------------------------------------- verification
