@@ -7,7 +7,8 @@ knows the shared words and itself, never another stage.
     yamlpos.py  pg.py        leaves that anybody may use: YAML with places, a pinned PostgreSQL session,
     logs.py  failpoint.py      log lines, named places for crash tests,
     embedded.py                servers of our own on a Unix socket,
-    resources.py               the files that travel with the program
+    resources.py               the files that travel with the program,
+    tls.py                     whether a dsn's server is verified
     capture/                 which view keys may have changed, up to which position
     view/                    what the view says for these keys, as raw COPY blocks
     mapping/                 a checked YAML document becomes one SQL program (pure)
@@ -16,6 +17,7 @@ knows the shared words and itself, never another stage.
     config.py                connector.yaml, checked whole
     ops/                     all an operator can see or ask
     runtime/                 the pipeline of a party, its retries, its supervisor
+    web/                     metrics and probes, from staging's tables alone
     app.py                   composition root: the only file that names concrete classes
     demo/                    parties that do not exist, for showing and testing
     cli/  __main__.py        parser, exit codes, one file per command

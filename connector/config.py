@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal, assert_never
 
@@ -20,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from connector import tls
 from connector.audit.note import Algorithm, NoteError, Verifier
 from connector.errors import ConfigError
 from connector.yamlpos import Node, Place, Problem, Table, closest, in_order, place_at, plain, read, shown, walk
@@ -58,10 +59,14 @@ _PASSWORD = re.compile(r"(?:password|passwd|pwd)\s*=|://[^@]*:[^@]+@", re.IGNORE
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Secret:
-    """A reference to a text that must not be shown. `reveal` is the only way to the text."""
+    """A reference to a text that must not be shown. `reveal` is the only way to the text.
+
+    `engine`: it is a dsn of this engine, and says how its server is verified where the text does not (`tls.pinned`).
+    """
 
     kind: Literal["env", "file", "literal"]
     name: str
+    engine: str = field(default="", compare=False)
 
     @classmethod
     def literal(cls, text: str) -> Secret:
@@ -82,7 +87,7 @@ class Secret:
         found = _look_up(self)
         if isinstance(found, _Refusal):
             raise ConfigError(found.message, hint=found.hint, place=self.reference)
-        return found
+        return tls.pinned(self.engine, found) if self.engine else found
 
     def __repr__(self) -> str:
         return f"Secret({self.reference})"
@@ -99,6 +104,7 @@ class Staging:
 
     dsn: Secret | None = None
     embedded: Path | None = None
+    allow_plaintext: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +170,8 @@ class Source:
     publication: str
     diff_every_s: float = DIFF_EVERY_S
     cursor: Rising | None = None
+    # The operator has accepted a server that is not verified, in writing; `check` goes on naming it.
+    allow_plaintext: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +236,7 @@ class _Model(BaseModel):
 class _Staging(_Model):
     dsn: str | None = None
     embedded: str | None = None
+    allow_plaintext: bool = False
 
 
 class _Key(_Model):
@@ -267,6 +276,7 @@ class _Source(_Model):
     publication: Annotated[str, Field(pattern=f"^{SLOT_NAME}$")] | None = None
     diff_every_s: Annotated[float, Field(ge=0.05, le=604_800)] | None = None
     cursor: _Rising | None = None
+    allow_plaintext: bool = False
 
 
 class _Limits(_Model):
@@ -360,18 +370,23 @@ def _build(path: Path, root: Table, checks: tuple[bool, bool], problems: list[Pr
     if model is None:
         return None
     problems += _rule_problems(model, root)
+    staging_dsn = staging_dsn and _secured(staging_dsn, "postgresql", model.staging.allow_plaintext)
     parties: dict[str, Party] = {}
     for name, party in model.parties.items():
         dsn = party_dsns.get(name)
         if dsn is not None:
-            parties[name] = _party(name, party, dsn, path.parent)
+            secured = _secured(dsn, party.source.engine, party.source.allow_plaintext)
+            parties[name] = _party(name, party, secured, path.parent)
+    problems += _plaintext_problems(staging_dsn, parties, root, secrets)
     if check_mappings:
         problems += _file_problems(parties, root)
     problems += _same_source_problems(parties, root, secrets)
     embedded = None if model.staging.embedded is None else path.parent / model.staging.embedded
     audit = _audit(model.audit, (audit_key, previous_key), path.parent, root, problems)
     web = _web(model.web, root, problems)
-    return Config(path, Staging(staging_dsn, embedded), audit, Digest(digest_key), parties, web)
+    return Config(
+        path, Staging(staging_dsn, embedded, model.staging.allow_plaintext), audit, Digest(digest_key), parties, web
+    )
 
 
 def _web(given: _Web | None, root: Table, problems: list[Problem]) -> Web | None:
@@ -434,6 +449,7 @@ def _party(name: str, model: _Party, dsn: Secret, folder: Path) -> Party:
         publication=model.source.publication or f"sipol_{name}",
         diff_every_s=_diff_every_s(model.source),
         cursor=Rising(model.source.cursor.column, model.source.cursor.overlap) if model.source.cursor else None,
+        allow_plaintext=model.source.allow_plaintext,
     )
     limits = Limits(**model.limits.model_dump())
     return Party(name, model.parpol_id, folder / model.mapping, source, model.jenis, limits)
@@ -534,7 +550,7 @@ def _same_source_problems(parties: Mapping[str, Party], root: Table, secrets: _S
     """Two parties on one slot would take each other's signals away. Slot names are unique per server, not database."""
     seen: dict[tuple[str, ...], str] = {}
     for name, party in parties.items():
-        found = secrets.texts.get(party.source.dsn)
+        found = secrets.text(party.source.dsn)
         if found is None:
             continue
         if party.source.engine != "postgresql":
@@ -552,6 +568,26 @@ def _same_source_problems(parties: Mapping[str, Party], root: Table, secrets: _S
         if first != name:
             message = f"the slot `{party.source.slot}` on this server is already the party `{shown(first)}`'s"
             yield Problem(place, message, "each party has its own slot")
+
+
+def _secured(dsn: Secret, engine: str, allow_plaintext: bool) -> Secret:
+    return dsn if allow_plaintext else replace(dsn, engine=engine)
+
+
+def _plaintext_problems(
+    staging: Secret | None, parties: Mapping[str, Party], root: Table, secrets: _Secrets
+) -> Iterator[Problem]:
+    """A server over a network is verified, unless somebody has said that it need not be."""
+    places = [("staging", "dsn"), *(("parties", name, "source", "dsn") for name in parties)]
+    for path, dsn in zip(places, [staging, *(party.source.dsn for party in parties.values())], strict=True):
+        found = dsn and secrets.text(dsn)
+        weak = tls.weakness(dsn.engine, found) if dsn and found else ""
+        if dsn and weak:
+            message = f"{dsn.reference}: {weak} does not verify the server, and its host is not this machine"
+            hint = (
+                "sslmode=verify-full with sslrootcert=FILE (PostgreSQL) or ssl_ca=FILE (MariaDB); or, where the risk is"
+            )
+            yield Problem(place_at(root, path), message, f"{hint} accepted in writing, `allow_plaintext: true`")
 
 
 def _url_problems(name: str, party: Party, dsn: str, root: Table) -> Iterator[Problem]:
@@ -581,7 +617,7 @@ class _Secrets:
     """Collects the references of one file and checks them in one go."""
 
     def __init__(self, root: Table, folder: Path, problems: list[Problem]) -> None:
-        self.texts: dict[Secret, str] = {}
+        self._texts: dict[tuple[str, str], str] = {}
         self._root = root
         self._folder = folder
         self._problems = problems
@@ -607,7 +643,11 @@ class _Secrets:
             if isinstance(found, _Refusal):
                 self._problems.append(Problem(place, found.message, found.hint))
             else:
-                self.texts[secret] = found
+                self._texts[secret.kind, secret.name] = found
+
+    def text(self, secret: Secret) -> str | None:
+        """What was looked up; None where nothing was, or it cannot be."""
+        return self._texts.get((secret.kind, secret.name))
 
 
 def _text_at(root: Table, path: tuple[str, ...]) -> str | None:
@@ -728,6 +768,7 @@ _SAYINGS: Mapping[str, Callable[[Mapping[str, object]], str]] = {
     "int_type": lambda _: "must be a whole number",
     "float_parsing": lambda _: "must be a number",
     "float_type": lambda _: "must be a number",
+    "bool_parsing": lambda _: "must be true or false",
     "finite_number": lambda _: "must be a number",
     "greater_than_equal": _at_least,
     "less_than_equal": _at_most,

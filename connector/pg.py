@@ -83,7 +83,8 @@ def connect(
     except psycopg.Error as error:
         raise SourceUnavailable(
             f"cannot connect ({error.sqlstate or 'no answer'})",
-            hint="is the server up, the address right, and does pg_hba.conf let this role in?",
+            hint="is the server up, the address right, does pg_hba.conf let this role in, and does sslrootcert name the"
+            " issuer of its certificate?",
         ) from None
     pins = dict(
         PINS, statement_timeout=str(int(statement_timeout_s * 1000)), lock_timeout=str(int(lock_timeout_s * 1000))

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from connector import config
 from connector.config import Config, Limits, Secret
@@ -85,7 +86,9 @@ def test_a_good_file_becomes_values(tmp_path: Path) -> None:
     assert alfa.limits == Limits(batch_rows=5000, poll_s=0.5)
     assert (beta.jenis, beta.source.capture, beta.limits) == ("LOKAL_ACEH", "stream", Limits())
     assert loaded.staging.dsn is not None
-    assert loaded.staging.dsn.reveal() == os.environ["STAGING_DSN"]
+    told = conninfo_to_dict(loaded.staging.dsn.reveal())
+    assert conninfo_to_dict(os.environ["STAGING_DSN"]).items() <= told.items()
+    assert told["sslmode"] == "verify-full"
     assert loaded.audit.key is not None
     assert loaded.audit.key.reveal() == "-----KEY-----"
 

@@ -1,0 +1,115 @@
+"""A real server over TLS: talked to under its own name, with a certificate that is good and that we trust; else not."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+from certificates import Authority
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from connector import config, pg, tls
+from connector.embedded import Server
+from connector.errors import SourceUnavailable
+from connector.web import certificates
+
+HOST = "db.uji.example"
+PASSWORD = "sandi-Rahasia-7731"
+END = datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A server that takes TLS and SCRAM over TCP, and nothing else."""
+
+    server: Server
+    port: int
+    authority: Authority
+
+    def dsn(self, host: str = HOST, **more: str) -> str:
+        # The name is checked, the address is where it is looked for: nothing here needs a name server.
+        known = {"sslmode": "verify-full", "sslrootcert": str(self.authority.root), "require_auth": "scram-sha-256"}
+        return make_conninfo(
+            f"host={host} hostaddr=127.0.0.1 port={self.port} user=uji dbname=postgres password={PASSWORD}",
+            **{**known, **more},
+        )
+
+    def show(self, certificate: Path, key: Path) -> None:
+        """Have the server show another certificate."""
+        for source, target in ((certificate, "server.crt"), (key, "server.key")):
+            file = self.server.data / target
+            file.write_bytes(source.read_bytes())
+            file.chmod(0o600)
+            self.server.account.own(file)
+
+
+@pytest.fixture(scope="module")
+def guarded(start_server: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    # The wheel's servers are built without TLS.
+    server = start_server(15, "tls", {"password_encryption": "scram-sha-256"})
+    with psycopg.connect(server.dsn(), autocommit=True) as conn:
+        conn.execute(sql.SQL("create role uji login password {}").format(sql.Literal(PASSWORD)))
+    authority = Authority(tmp_path_factory.mktemp("tls"), "uji-root")
+    found = Guarded(server, port, authority)
+    found.show(*authority.server(HOST, END))
+    hba = server.data / "pg_hba.conf"
+    hba.write_text("local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n", encoding="ascii")
+    server.configure(listen_addresses="127.0.0.1", port=str(port), ssl="on")
+    server.restart()
+    yield found
+    server.destroy()
+
+
+def test_a_server_with_a_good_certificate_for_its_name_is_talked_to(guarded: Guarded) -> None:
+    with pg.connect(guarded.dsn(), application="uji") as conn:
+        assert conn.execute("select ssl from pg_stat_ssl where pid = pg_backend_pid()").fetchall() == [(True,)]
+
+
+def test_another_name_another_issuer_and_no_encryption_are_refused(guarded: Guarded, tmp_path: Path) -> None:
+    stranger = Authority(tmp_path, "stranger")
+    for dsn in (
+        guarded.dsn("other.uji.example"), guarded.dsn(sslrootcert=str(stranger.root)), guarded.dsn(sslmode="disable"),
+    ):  # fmt: skip
+        with pytest.raises(SourceUnavailable) as caught:
+            pg.connect(dsn, application="uji")
+        assert PASSWORD not in f"{caught.value} {caught.value.hint}"
+        assert "sslrootcert" in caught.value.hint
+
+
+def test_a_certificate_that_ended_is_refused_and_the_next_one_is_taken(guarded: Guarded) -> None:
+    guarded.show(*guarded.authority.server(HOST, datetime.now(UTC) - timedelta(days=1)))
+    guarded.server.restart()
+    with pytest.raises(SourceUnavailable):
+        pg.connect(guarded.dsn(), application="uji")
+    guarded.show(*guarded.authority.server(HOST, END))
+    guarded.server.restart()
+    pg.connect(guarded.dsn(), application="uji").close()
+
+
+def test_the_end_of_a_certificate_is_told_without_logging_in(guarded: Guarded, tmp_path: Path) -> None:
+    (tmp_path / "alfa.yaml").touch()
+    path = tmp_path / "connector.yaml"
+    secret = tmp_path / "alfa.dsn"
+    secret.touch(mode=0o600)
+    secret.write_text(guarded.dsn())
+    path.write_text(
+        "staging: {dsn: 'host=/run/nowhere'}\nparties:\n  alfa: {parpol_id: 1, mapping: alfa.yaml,"
+        " source: {engine: postgresql, capture: pull, dsn: '${file:alfa.dsn}'}}\n"
+    )
+    assert certificates.ends(config.load(path)) == {"alfa": END.timestamp()}
+
+
+def test_a_pinned_dsn_reaches_such_a_server(guarded: Guarded) -> None:
+    # As a configuration that says nothing about TLS but whom to trust.
+    plain = f"host={HOST} port={guarded.port} user=uji dbname=postgres password={PASSWORD}"
+    pinned = tls.pinned("postgresql", make_conninfo(plain, sslrootcert=str(guarded.authority.root)))
+    pg.connect(make_conninfo(pinned, hostaddr="127.0.0.1"), application="uji").close()
