@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import structlog
 import typer
 
 from connector import app as composition
+from connector import pg
 from connector.cli.options import Globals, JsonOption, given, staging_dsn
 from connector.cli.output import Answer, run_verb
 from connector.config import Config
@@ -31,6 +33,10 @@ def register(app: typer.Typer) -> None:
 
 def _run(options: Globals, once: bool, only: list[str]) -> Answer:
     config = options.load()
+    old = pg.libpq_too_old()
+    if old:
+        # Not refused: we make no large-object call, and a party's changes would wait for a package.
+        structlog.get_logger().warning("libpq_too_old", what=old, hint="install a newer psycopg-binary or libpq")
     parties = _wanted(config, only)
     # Mappings are checked before anything starts: a mistake in one is told at once, with its place.
     log_format = options.log_format.value

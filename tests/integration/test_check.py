@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from connector import cli, config
+from connector import cli, config, pg
 from connector.capture.finding import Finding
 from connector.capture.postgres import preflight_log
 from connector.capture.postgres.expectations import Expectations, ExpectedTable, ExpectedView
@@ -367,6 +367,13 @@ def test_a_stream_reader_is_told_what_it_could_take(party: Party) -> None:
     assert ("CVE_2026_6471" in said) == (version % 10000 < floor)
     party.dba.execute(f"alter role {party.request.reader} noreplication".encode())
     assert party.codes(mode="stream")["READER_NO_REPLICATION"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("version", "old"), [(180003, True), (180004, False), (170009, True), (160014, False), (190000, False)]
+)
+def test_a_libpq_that_a_server_can_overrun_is_known_by_its_version(version: int, old: bool) -> None:
+    assert bool(pg.libpq_too_old(version)) == old
 
 
 # ------------------------------------------------------------------------------------------------- staging

@@ -166,6 +166,13 @@ def _relations(asked: Asked, grantees: tuple[str, ...]) -> Iterator[Finding]:
             yield warning("TOO_MUCH_OPEN", subject, f"our role has {extra} on it; the mapping does not name it", remedy)
     for place, rights in wanted.items():
         lacks = ", ".join(sorted(rights - have.get(place, set())))
+        if lacks == "SHOW VIEW":
+            yield warning(
+                "VIEW_TEXT_HIDDEN",
+                ".".join(place),
+                "we cannot see its text: a changed filter is noticed by the scheduled compare only",
+                f"grant show view on {'.'.join(place)} to the reader",
+            )
         if lacks and asked.expected.outbox is not None and place[1].startswith(asked.expected.outbox.name):
             yield error(
                 "OUTBOX_DENIED", ".".join(place), f"our role lacks {lacks}", "the party's DBA runs the kit again"
@@ -173,7 +180,7 @@ def _relations(asked: Asked, grantees: tuple[str, ...]) -> Iterator[Finding]:
 
 
 def _wanted(asked: Asked) -> dict[Place, set[str]]:
-    wanted = {(view.schema, view.name): {"SELECT"} for view in asked.expected.views}
+    wanted = {(view.schema, view.name): {"SELECT", "SHOW VIEW"} for view in asked.expected.views}
     request = asked.expected.outbox
     if request is not None:
         wanted[request.schema, request.name] = {"SELECT", "DELETE"}

@@ -131,8 +131,8 @@ def my_reader(reader: str, views: Views) -> Iterator[Step]:
     )
     for view in dict.fromkeys(views):
         yield Step(
-            "it reads the views. This is all the row data that KPU can see",
-            f"grant select on {ticked(*view)} to {account(reader)}",
+            "it reads the views, all the row data that KPU can see; and their text, to notice a changed filter",
+            f"grant select, show view on {ticked(*view)} to {account(reader)}",
         )
 
 
@@ -149,8 +149,8 @@ def my_reader_removed(reader: str, relations: Sequence[tuple[str, str]]) -> Iter
         f" and max_user_connections = {READER_CONNECTIONS_MAX})"
     )
     others = " or ".join((
-        _has_grant(reader, "user_privileges", but="USAGE"), _has_grant(reader, "schema_privileges"),
-        _has_grant(reader, "table_privileges", but="SELECT"),
+        _has_grant(reader, "user_privileges", but=("USAGE",)), _has_grant(reader, "schema_privileges"),
+        _has_grant(reader, "table_privileges", but=("SELECT", "SHOW VIEW")),
     ))  # fmt: skip
     yield from my_where(
         f"{made} and not ({others})",
@@ -167,13 +167,13 @@ def my_where(condition: str, statement: str, why: str) -> Iterator[Step]:
     yield Step("done with it", "deallocate prepare sipol")
 
 
-def _has_grant(reader: str, catalogue: str, *, but: str = "", **where: str) -> str:
+def _has_grant(reader: str, catalogue: str, *, but: tuple[str, ...] = (), **where: str) -> str:
     user, _, host = _user_host(reader)
     grantee = f"'{user}'@'{host}'"
     wanted = [f"grantee = {mytext(grantee)}"]
     wanted += [f"{column} = {mytext(value)}" for column, value in where.items()]
     if but:
-        wanted.append(f"privilege_type <> {mytext(but)}")
+        wanted.append(f"privilege_type not in ({', '.join(map(mytext, but))})")
     return f"exists (select 1 from information_schema.{catalogue} where {' and '.join(wanted)})"
 
 
