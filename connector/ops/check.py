@@ -19,7 +19,8 @@ from connector.mapping.rules import Document, Lineage
 from connector.ops.kit import outbox_request
 from connector.staging import migrate, session
 
-MODES: Mapping[str, Mode] = {"pull": "pull", "stream": "stream"}
+# Debezium reads a slot through a walsender: what a stream of ours needs, and gives away, is the same.
+MODES: Mapping[str, Mode] = {"pull": "pull", "stream": "stream", "debezium": "stream"}
 POLLED_ENGINES = ("postgresql", "mariadb", "mysql", "sqlite")
 
 
