@@ -57,7 +57,10 @@ HELD = {
     "42804": ("view_changed", "a column of the view has another type now"),
     "42846": ("view_changed", "a column of the view has another type now"),
     "42883": ("view_changed", "a column of the view has another type now"),
-    "22P02": ("view_changed", "the key's type in the view does not take the keys that the log carries"),
+    "22P02": (
+        "view_changed",
+        "the key's type does not take the keys that the log carries, or the view casts a text that is no such value",
+    ),
 }
 # An error that the view itself raises for some row: a division by zero, a cast, a function that refuses.
 FAILS_CLASSES, FAILS_STATES = ("22", "23", "38", "39"), frozenset({"P0001", "21000", "54001"})

@@ -67,6 +67,7 @@ class Session:
         self._pending: Signals | None = None
         self._due: dict[str, float] = {}
         self._lag_s = 0.0
+        self._endangered = False
 
     # -- connecting
 
@@ -141,6 +142,9 @@ class Session:
             if self._calendar.keep(states):
                 # A wish or a mended view set an entity going whose stage is closed.
                 return True
+        if self._endangered:
+            # Only what lets the party's server forget log is done now.
+            return worked
         return worked | (self._copy(states) or self._drain(states) or self._rescan(states))
 
     def _signals(self, states: Entities) -> bool:
@@ -265,9 +269,10 @@ class Session:
                 "slot_given_up", f"the party's server kept {lag_bytes >> 20} MiB of log for us, over the agreed limit",
                 hint="find what held us up, run the kit's SQL again, then `connector resync PARTY`",
             )  # fmt: skip
+        self._endangered = lag_bytes > (limits.lag_warn_bytes + limits.lag_drop_bytes) // 2
         if lag_bytes > limits.lag_warn_bytes:
             self._log.warning(
-                "source_log_kept", lag_bytes=lag_bytes,
+                "source_log_kept", lag_bytes=lag_bytes, copies_stopped=self._endangered,
                 hint="the party's server keeps log for us: is our work slow, or a transaction long open there?",
             )  # fmt: skip
         self._staging.report(

@@ -216,7 +216,7 @@ def assert_random_kills_do_no_harm(make_workbench: Make, kills: int, seed: int) 
         bench.check(party)
 
 
-def test_twenty_five_kills_at_random_moments_do_no_harm(make_workbench: Make) -> None:
+def test_p1_no_committed_change_is_lost_or_applied_twice_through_kills_at_random(make_workbench: Make) -> None:
     assert_random_kills_do_no_harm(make_workbench, kills=25, seed=20261130)
 
 

@@ -128,7 +128,7 @@ def test_rows_around_a_logical_message_are_not_lost_at_a_restart(make_workbench:
 
 
 @both
-def test_a_blocked_staging_keeps_the_source_waiting_and_alive(make_workbench: Make, capture: str) -> None:
+def test_p4_the_source_is_never_told_of_more_than_a_blocked_staging_has(make_workbench: Make, capture: str) -> None:
     """Rows 4 and 15: staging is locked for longer than the server's patience. It keeps the connection, it is never
     told of more than staging has, and a kill meanwhile loses nothing."""
     bench = make_workbench("uji", people=PEOPLE, capture=capture)
@@ -161,7 +161,7 @@ SESSIONS = "select pid from pg_stat_activity where usename = %s"
 
 
 @both
-def test_a_slot_that_somebody_else_moved_needs_a_resync(make_workbench: Make, capture: str) -> None:
+def test_p6_a_position_that_cannot_be_trusted_stops_the_party(make_workbench: Make, capture: str) -> None:
     """Row 5: nothing is applied over the gap; the resync mends it beside the rows that are there."""
     bench = streaming(make_workbench, capture=capture)
     party = bench.parties["uji"]

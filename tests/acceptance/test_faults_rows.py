@@ -160,7 +160,7 @@ def insert_bad(party: UjiParty, first: int, reasons: tuple[str, ...]) -> None:
                 conn.execute(statement.encode(), (raw, first + number * 7))
 
 
-def test_one_bad_row_of_each_class_costs_one_row(make_workbench: Make) -> None:
+def test_p5_every_batch_balances_and_a_bad_row_of_each_class_costs_one_row(make_workbench: Make) -> None:
     """Row 41: in the copy and in the stream, with its reason, no word of it in any log; mended, it is staged."""
     bench = make_workbench("uji", layout=TEXTS, limits={"cell_bytes_max": 4096, "copy_rows": 100}, encoding="SQL_ASCII")
     party = bench.parties["uji"]
@@ -251,7 +251,7 @@ def test_a_copy_and_its_repetition_under_changes_of_the_same_keys_end_equal_to_t
         assert bench.acts(name).count("history_begun") == 1
 
 
-def test_an_older_read_never_overwrites_a_newer_one(make_workbench: Make) -> None:
+def test_p3_an_older_read_never_overwrites_a_newer_one(make_workbench: Make) -> None:
     """Row 88: two reads of one key, applied in the other order."""
     bench = make_workbench("uji", people=50)
     assert bench.connector("run", "--once").returncode == 0

@@ -104,7 +104,7 @@ def test_a_row_that_enters_and_leaves_a_view_s_filter_is_inserted_and_deleted(ma
         }  # fmt: skip
 
 
-def test_a_transaction_over_several_views_is_seen_whole_or_not_at_all(make_workbench: Make) -> None:
+def test_p2_a_transaction_is_seen_whole_or_not_at_all_and_staging_ends_equal_to_the_view(make_workbench: Make) -> None:
     """Row 77: killed between two views; one audit entry holds them all, and a reader of staging never sees half."""
     bench = make_workbench("uji", people=PEOPLE)
     daemon = bench.start(failpoints=bench.armed(["after_fetch"], "hold"))

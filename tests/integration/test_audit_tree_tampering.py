@@ -161,7 +161,7 @@ def test_all_checkpoints_removed_are_missed_by_the_anchor(conn: psycopg.Connecti
     assert said.startswith("the anchor of 300 entries: the leaves do not give the root")
 
 
-def test_the_log_cut_off_with_everything_about_it_is_missed_by_the_anchor(
+def test_p8_a_log_cut_off_with_everything_about_it_is_missed_by_the_anchor(
     conn: psycopg.Connection, anchor: Path
 ) -> None:
     conn.execute("delete from audit.checkpoint where size > 100")
