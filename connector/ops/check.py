@@ -152,21 +152,23 @@ def _staging(conn: psycopg.Connection) -> Iterator[Finding]:
 
 
 # What the daemon does: rows everywhere of ours, but audit entries are only added.
-_LACKING = """
+_LACKING = r"""
 select n.nspname || '.' || c.relname
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
  where n.nspname in ('staging', 'connector', 'audit') and c.relkind in ('r', 'p') and not c.relispartition
-   and not (has_schema_privilege(n.oid, 'usage')
-            and has_table_privilege(c.oid, 'select') and has_table_privilege(c.oid, 'insert')
-            and (n.nspname = 'audit' or c.relname = 'migration' or has_table_privilege(c.oid, 'update')))
+   and not (has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select')
+            and (c.relname in ('migration', 'grants') or c.relname like 'ref\_%'
+                 or has_table_privilege(c.oid, 'insert')
+                    and (n.nspname = 'audit' or has_table_privilege(c.oid, 'update'))))
  order by 1
 """
 
-# Only the owner of a partitioned table may add a partition, and a new party needs eight of them.
+# Only the owner of a partitioned table may add a partition, and a new party needs eight of them: functions do it.
 _NOT_OWNED = """
-select n.nspname || '.' || c.relname
-  from pg_class c join pg_namespace n on n.oid = c.relnamespace
- where n.nspname = 'staging' and c.relkind = 'p' and not pg_has_role(c.relowner, 'usage')
+select p.proname::text
+  from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+ where n.nspname = 'connector' and p.proname in ('begin_partition', 'attach_partition')
+   and not (has_schema_privilege(n.oid, 'usage') and has_function_privilege(p.oid, 'execute'))
  order by 1
 """
 
@@ -175,13 +177,12 @@ def _privileges(conn: psycopg.Connection) -> Iterator[Finding]:
     lacking = [name for (name,) in conn.execute(_LACKING).fetchall()]
     not_owned = [name for (name,) in conn.execute(_NOT_OWNED).fetchall()]
     if lacking:
-        remedy = "let the daemon log in as the role that ran `connector migrate`, or as a member of it"
+        remedy = "grant sipol_daemon to our role"
         yield error("STAGING_DENIED", "staging", f"our role may not write {_some(lacking)}", remedy)
     if not_owned:
-        remedy = "grant the owner of schema staging's tables to our role"
-        yield error(
-            "STAGING_NOT_OWNER", "staging", f"our role cannot add a party's partitions to {_some(not_owned)}", remedy
-        )
+        remedy = "grant sipol_daemon to our role"
+        said = f"our role cannot add a party's partitions (connector.{_some(not_owned)})"
+        yield error("STAGING_NOT_OWNER", "staging", said, remedy)
     if not lacking and not not_owned:
         yield ok("STAGING_ROLE", "staging", "our role may do what it has to")
 

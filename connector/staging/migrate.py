@@ -101,12 +101,13 @@ def apply(conn: psycopg.Connection, migrations: Sequence[Migration] | None = Non
     try:
         while (one := _apply_next(conn, ours)) is not None:
             done.append(Applied(one.version, one.name))
+        done.extend(Applied(0, name) for name in _grant(conn))
         done.extend(Applied(0, name) for name in _load_reference(conn))
     except psycopg.errors.InsufficientPrivilege as exc:
         raise StagingIncompatible(
             "the staging role may not create the schema",
             hint="Run `connector migrate` as the owner of the staging database, with the right to create schemas; "
-            "role sipol_reader must exist already, or the owner needs CREATEROLE.",
+            "the roles of schemas/roles.sql must exist already, or the owner needs CREATEROLE.",
         ) from exc
     except psycopg.Error as exc:
         raise session.translate(exc, "migrating") from exc
@@ -129,6 +130,32 @@ def _apply_next(conn: psycopg.Connection, migrations: tuple[Migration, ...]) -> 
         conn.execute(pending[0].text)
         conn.execute(_RECORD, (pending[0].version, pending[0].name, pending[0].sha256))
         return pending[0]
+
+
+def _grant(conn: psycopg.Connection) -> tuple[str, ...]:
+    """Run schemas/roles.sql where tables are new or it is; an older schema of a test has no place to note it."""
+    text = schema_path("roles.sql").read_bytes()
+    digest = hashlib.sha256(text).digest()
+    with conn.transaction():
+        conn.execute("select pg_advisory_xact_lock(%s)", (ADVISORY_LOCK,))
+        row = conn.execute("select to_regclass('connector.grants') is not null").fetchone()
+        assert row is not None
+        if not row[0]:
+            return ()
+        version = len(_applied(conn))
+        if conn.execute(
+            "select 1 from connector.grants where (sha256, version) = (%s, %s)", (digest, version)
+        ).fetchone():
+            return ()
+        conn.execute(text)
+        conn.execute(_GRANTED, (digest, version))
+    return ("grants",)
+
+
+_GRANTED = """
+insert into connector.grants (sha256, version) values (%s, %s)
+on conflict (only_row) do update set sha256 = excluded.sha256, version = excluded.version, granted_at = now()
+"""
 
 
 def _load_reference(conn: psycopg.Connection) -> tuple[str, ...]:

@@ -24,9 +24,6 @@ from connector.staging.batch import Batch, Read
 from connector.staging.lane import Lane
 from connector.staging.plan import DigestKeys, EntityPlan
 
-# Room on each page for the next version of its rows: with it, an update stays on the page (HOT).
-FILLFACTOR = 85
-
 
 @dataclass(frozen=True, slots=True)
 class EntityStatus:
@@ -253,20 +250,7 @@ class PartyStaging:
                     f"table {plan.partition_name} is a partition of something else", hint="rename it and start again"
                 )
             return False
-        if row is not None:
-            conn.execute(sql.SQL("drop table {}").format(plan.partition))
-        conn.execute(
-            sql.SQL(
-                "create table {} (like {} including defaults including constraints including storage,"
-                " check (parpol_id = {}))"
-                " with (fillfactor = {})"
-            ).format(
-                plan.partition,
-                sql.Identifier("staging", plan.entity),
-                sql.Literal(plan.parpol_id),
-                sql.Literal(FILLFACTOR),
-            )
-        )
+        conn.execute("select connector.begin_partition(%s, %s::smallint)", (plan.entity, plan.parpol_id))
         return True
 
     def note_chunk(self, batch: Batch, entity: str, after: str, rows: int) -> None:
@@ -280,16 +264,8 @@ class PartyStaging:
         """A first copy is whole: index it and make it part of the contract's table."""
         conn = batch.transaction
         conn.execute("set local maintenance_work_mem = '256MB'")
-        conn.execute(sql.SQL("alter table {} add primary key (parpol_id, source_key)").format(plan.partition))
-        conn.execute(
-            sql.SQL("alter table {} attach partition {} for values in ({})").format(
-                sql.Identifier("staging", plan.entity), plan.partition, sql.Literal(plan.parpol_id)
-            )
-        )
+        conn.execute("select connector.attach_partition(%s, %s::smallint)", (plan.entity, plan.parpol_id))
         batch.journal_all(plan)
-        # A tenth of the usual sample: the planner only needs to know that the table is large.
-        conn.execute("set local default_statistics_target = 10")
-        conn.execute(sql.SQL("analyze {}").format(plan.partition))
 
     def park_unseen(self, batch: Batch, plan: EntityPlan, generation: int) -> tuple[int, int]:
         """A resync is through: what staging has and the copy did not meet is to be looked at once more.

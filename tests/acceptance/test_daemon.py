@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from workbench import Workbench
 
 Make = Callable[..., Workbench]
@@ -67,3 +70,28 @@ def test_sigterm_ends_cleanly_and_the_next_start_goes_on(make_workbench: Make) -
     bench.check("uji")
     # No second copy: the stream went on where it was.
     assert [entry["act"] for entry in bench.entries("uji") if entry.get("act") == "history_begun"] == ["history_begun"]
+
+
+def test_a_daemon_that_owns_nothing_does_all_its_work(make_workbench: Make) -> None:
+    bench = make_workbench("uji")
+    owner = bench.staging_dsn
+    login = f"daemon_{conninfo_to_dict(owner)['dbname']}"
+    with psycopg.connect(owner, autocommit=True) as conn:
+        conn.execute(sql.SQL("create role {} login in role sipol_daemon").format(sql.Identifier(login)))
+    try:
+        bench.use_staging(make_conninfo(owner, user=login))
+        daemon = bench.start()
+        bench.await_state("uji", "streaming")
+        bench.parties["uji"].run(CHANGES)
+        bench.use_staging(owner)
+        bench.check("uji")
+        bench.ask("resync", "uji")
+        bench.await_obeyed("uji")
+        bench.await_state("uji", "streaming")
+        bench.check("uji")
+        assert [line for line in daemon.events() if line["level"] == "error"] == []
+        assert daemon.stop() == 0
+    finally:
+        bench.close()
+        with psycopg.connect(owner, autocommit=True) as conn:
+            conn.execute(sql.SQL("drop owned by {0}; drop role {0}").format(sql.Identifier(login)))
