@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated
 
@@ -11,7 +12,9 @@ from connector.capture.outbox import kit as outbox
 from connector.capture.outbox.request import OutboxRequest
 from connector.capture.polling import kit as polling
 from connector.capture.polling.kit import PolledRequest
+from connector.capture.postgres import kit_relay
 from connector.capture.postgres.kit import kit_remove_sql, kit_sql
+from connector.capture.postgres.kit_request import KitRequest
 from connector.capture.sqltext import script
 from connector.cli.options import Globals, JsonOption, given
 from connector.cli.output import Answer, run_verb
@@ -29,6 +32,11 @@ class ModeName(Enum):
     DEBEZIUM = "debezium"
 
 
+class RelaySide(Enum):
+    PUBLISHER = "publisher"
+    SUBSCRIBER = "subscriber"
+
+
 def register(app: typer.Typer) -> None:
     @app.command("kit")
     def kit(  # noqa: PLR0913 - one parameter for each option
@@ -40,27 +48,55 @@ def register(app: typer.Typer) -> None:
         accept_risk: Annotated[
             bool, typer.Option(help="Warn, not refuse: stream beside other data, old minor version, identity FULL.")
         ] = False,
+        relay: Annotated[
+            RelaySide | None, typer.Option(help="Mode stream by a relay: the main server's SQL, or the relay's.")
+        ] = None,
         json: JsonOption = False,
     ) -> None:
         """Print the SQL that opens a party's database to the connector. Needs no connection."""
         chosen = None if mode is None else mode.value
-        run_verb("kit", json, lambda: _kit(given(ctx), party, chosen, remove, reader, accept_risk))
+        wish = _Wish(party, chosen, remove, reader, accept_risk, relay)
+        run_verb("kit", json, lambda: _kit(given(ctx), wish))
 
 
-def _kit(options: Globals, name: str, mode: str | None, remove: bool, reader: str | None, accept_risk: bool) -> Answer:
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    party: str
+    mode: str | None
+    remove: bool
+    reader: str | None
+    accept_risk: bool
+    relay: RelaySide | None
+
+
+def _kit(options: Globals, wish: _Wish) -> Answer:
+    name, remove = wish.party, wish.remove
     party = options.load(check_secrets=False).party(name)
     mapping = document.load(party.mapping)
+    mode = "stream" if wish.relay is not None else wish.mode
     match mode or party.source.capture:
         case "outbox":
-            return _outbox(outbox_request(party, mapping, reader=reader), name, remove)
+            return _outbox(outbox_request(party, mapping, reader=wish.reader), name, remove)
         case "cursor" | "diff" as polled:
-            return _polled(polled_request(party, mapping, polled, reader=reader), name, remove)
+            return _polled(polled_request(party, mapping, polled, reader=wish.reader), name, remove)
     chosen = MODES[mode] if mode else capture_mode(party)
-    request = kit_request(party, mapping, chosen, reader=reader, accept_risk=accept_risk)
+    request = kit_request(party, mapping, chosen, reader=wish.reader, accept_risk=wish.accept_risk)
+    if wish.relay is not None:
+        return _relay(request, wish.relay, remove)
     text = kit_remove_sql(request) if remove else kit_sql(request)
     return Answer(
         f"SQL for the DBA of {name}, {_what(chosen, remove)}: reader {request.reader}, slot {request.slot}", text=text
     )
+
+
+def _relay(request: KitRequest, side: RelaySide, remove: bool) -> Answer:
+    made, removed = {
+        RelaySide.PUBLISHER: (kit_relay.publisher_sql, kit_relay.publisher_remove_sql),
+        RelaySide.SUBSCRIBER: (kit_relay.subscriber_sql, kit_relay.subscriber_remove_sql),
+    }[side]
+    text = removed(request) if remove else made(request)
+    said = f"SQL for the DBA of {request.party}, {side.value} of a relay"
+    return Answer(f"{said}, {_what('stream', remove)}: {kit_relay.relay_name(request)}", text=text)
 
 
 def _what(mode: str, remove: bool) -> str:

@@ -507,6 +507,16 @@ def test_the_kit_s_sql_is_all_that_stands_on_stdout(
     command_line.dba.execute(out.encode())
 
 
+@pytest.mark.parametrize("side", ["publisher", "subscriber"])
+def test_a_relay_s_scripts_are_printed_for_each_side(command_line: CommandLine, side: str) -> None:
+    code, said = command_line.run("kit", "alfa", "--relay", side)
+    assert code == 0
+    assert "relay" in str(said["result"])
+    code, removal = command_line.run("kit", "alfa", "--relay", side, "--remove")
+    assert code == 0
+    assert removal["result"] != said["result"]
+
+
 def test_a_mapping_without_lineage_has_no_kit(command_line: CommandLine) -> None:
     path = command_line.config.parent / "alfa.yaml"
     path.write_text(MAPPING.replace("    lineage:\n      - {table: public.rekening, key: {id: id}}\n", ""))

@@ -233,6 +233,11 @@ def test_the_reader_of_a_pull_kit_can_do_nothing_else(party: Party) -> None:
         "copying the slot": f"select pg_copy_logical_replication_slot('{slot}', 'baru')",
         "a file": "select pg_read_file('PG_VERSION')",
         "a folder": "select pg_ls_dir('.')",
+        "the log's folder": "select pg_ls_waldir()",
+        "a file's bytes": "select pg_read_binary_file('PG_VERSION')",
+        "a file's age": "select pg_stat_file('PG_VERSION')",
+        "a file as large object": "select lo_import('PG_VERSION')",
+        "a row filter of its own": f"alter publication {slot} set (publish = 'insert')",
         "a program": "copy (select 1) to program 'true'",
         "a server file": "copy (select 1) to '/dev/null'",
         "passwords": "select rolpassword from pg_authid",
@@ -263,6 +268,8 @@ def test_the_reader_of_a_pull_kit_can_do_nothing_else(party: Party) -> None:
         # This one is no error for PostgreSQL, it only grants nothing.
         reader.execute(f"grant execute on function {peek} to public".encode())
     assert allowed == []
+    member = "select count(*) from pg_auth_members m join pg_roles r on r.oid = m.member where r.rolname = %s"
+    assert party.dba.execute(member.encode(), [party.request.reader]).fetchone() == (0,), "in no role at all"
     granted = "select count(*) from pg_proc p, aclexplode(p.proacl) a where p.pronamespace = 'sipol'::regnamespace"
     assert party.dba.execute((granted + " and a.grantee = 0").encode()).fetchone() == (0,)
 

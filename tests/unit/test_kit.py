@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from connector.capture.outbox import kit as outbox_kit
 from connector.capture.outbox.request import OutboxRequest, OutboxTable
+from connector.capture.postgres import kit_relay
 from connector.capture.postgres.kit import KitRequest, KitTable, kit_remove_sql, kit_sql, peek_body
 from connector.capture.postgres.quoting import quoted, remark, text
 from connector.errors import UsageError
@@ -135,14 +136,15 @@ def test_the_publication_is_named_to_the_plugin_as_an_identifier() -> None:
 # ------------------------------------------------------------------------------------------------- the guides
 
 ROOT = Path(__file__).parents[2]
-CODE = re.compile(r"'(?:error|warning)',\s+'([A-Z0-9_]+)'")
+CODE = re.compile(r"'(?:error|warning)'(?: as level)?,\s+'([A-Z0-9_]+)'")
 
 
 def kit_codes() -> set[str]:
     table = OutboxTable("public", "kader", ("kader_id",))
     outbox = OutboxRequest("postgresql", "sipol", "sipol_alfa", "sipol_ro", (table,), (("ekspor", "v_anggota"),))
     text = outbox_kit.script(outbox_kit.kit_steps(outbox), "postgresql")
-    scripts = (kit_sql(REQUEST), kit_sql(replace(REQUEST, mode="stream")), text)
+    stream = replace(REQUEST, mode="stream")
+    scripts = (kit_sql(REQUEST), kit_sql(stream), kit_relay.publisher_sql(stream), text)
     return {code for script in scripts for code in CODE.findall(script)}
 
 
@@ -186,6 +188,7 @@ def test_the_guides_name_no_code_that_does_not_exist() -> None:
         "SUPER",
         "FILE",
         "PROCESS",
+        "SIPOL_UTAMA",
         "BASE_BACKUP",
         "PARTY",
     }

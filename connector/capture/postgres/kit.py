@@ -43,7 +43,7 @@ def kit_sql(request: KitRequest) -> str:
             hint="the mapping names a view for each entity, and `lineage` names the base tables behind it",
             place=request.party,
         )
-    parts = [_heading(request), _beginning(request), guard(request), _roles(request), _publication(request)]
+    parts = [_heading(request), beginning(request), guard(request), _roles(request), _publication(request)]
     if request.mode == "pull":
         parts.append(_functions(request))
     parts += [_grants(request), "commit;\n", _slot(request), _self_check(request), _ending(request)]
@@ -112,7 +112,8 @@ def _heading(request: KitRequest) -> str:
 """
 
 
-def _beginning(request: KitRequest) -> str:
+def beginning(request: KitRequest) -> str:
+    """The head of a kit's transaction: its settings, and what the request is about as scratch tables."""
     rows = ",\n".join(
         f"  ({text(table.schema)}, {text(table.name)}, {texts(table.key_columns)})" for table in _merged(request.tables)
     )

@@ -22,7 +22,7 @@ def kit_remove_sql(request: KitRequest) -> str:
         UsageError: a name cannot be used.
     """
     refuse_bad_names(request)
-    return "\n".join([_removal_heading(request), _drop_slot(request), _drop_objects(request), _leftovers(request)])
+    return "\n".join([_removal_heading(request), drop_slot(request.slot), _drop_objects(request), _leftovers(request)])
 
 
 def _removal_heading(request: KitRequest) -> str:
@@ -38,8 +38,9 @@ set client_encoding = 'UTF8';
 """
 
 
-def _drop_slot(request: KitRequest) -> str:
-    slot = text(request.slot)
+def drop_slot(slot_name: str) -> str:
+    """Drops a slot of ours in this database, unless somebody reads it."""
+    slot = text(slot_name)
     body = f"""
 declare
   found record;
