@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from connector.capture.debezium import kit as debezium
+from connector.capture.debezium.kit import DebeziumRequest
 from connector.capture.outbox import kit as outbox
 from connector.capture.outbox.request import OutboxRequest
 from connector.capture.polling import kit as polling
@@ -20,7 +22,7 @@ from connector.cli.options import Globals, JsonOption, given
 from connector.cli.output import Answer, run_verb
 from connector.mapping import document
 from connector.ops.check import MODES, capture_mode
-from connector.ops.kit import kit_request, outbox_request, polled_request
+from connector.ops.kit import debezium_request, kit_request, outbox_request, polled_request
 
 
 class ModeName(Enum):
@@ -79,6 +81,8 @@ def _kit(options: Globals, wish: _Wish) -> Answer:
             return _outbox(outbox_request(party, mapping, reader=wish.reader), name, remove)
         case "cursor" | "diff" as polled:
             return _polled(polled_request(party, mapping, polled, reader=wish.reader), name, remove)
+        case "debezium" if party.source.engine != "postgresql":
+            return _debezium(debezium_request(party, mapping, reader=wish.reader), name, remove)
     chosen = MODES[mode] if mode else capture_mode(party)
     request = kit_request(party, mapping, chosen, reader=wish.reader, accept_risk=wish.accept_risk)
     if wish.relay is not None:
@@ -115,3 +119,9 @@ def _polled(request: PolledRequest, name: str, remove: bool) -> Answer:
     text = script(steps, request.engine, polling.heading(request, remove=remove))
     said = f"reader {request.reader}, {len(request.views)} views"
     return Answer(f"SQL for the DBA of {name}, {_what(request.mode, remove)}: {said}", text=text)
+
+
+def _debezium(request: DebeziumRequest, name: str, remove: bool) -> Answer:
+    text = debezium.removal_text(request) if remove else debezium.kit_text(request)
+    said = f"reader {request.reader}, {len(request.tables)} tables"
+    return Answer(f"SQL for the DBA of {name}, {_what('debezium', remove)} on {request.engine}: {said}", text=text)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from connector.capture.debezium import properties
+from connector.capture.debezium.kit import DebeziumRequest
 from connector.capture.outbox.request import OutboxRequest, OutboxTable
 from connector.capture.polling.kit import PolledMode, PolledRequest
 from connector.capture.postgres.kit_request import KitRequest, KitTable, Mode
@@ -65,6 +67,42 @@ def outbox_request(party: Party, mapping: Document, *, reader: str | None = None
             raise UsageError(f"there is no outbox kit for {engine}", hint="capture: cursor or diff", place=party.name)
     tables = tuple(OutboxTable(*table, tuple(names)) for table, names in columns.items())
     return OutboxRequest(engine, schema, party.source.slot, reader or reader_of(party), tables, views, party.name)
+
+
+def debezium_request(party: Party, mapping: Document, *, reader: str | None = None) -> DebeziumRequest:
+    """What the kit of an engine without a slot is about: the tables of the lineage, and where the server is.
+
+    Raises:
+        UsageError: the mapping is another party's, an entity has no lineage, or Debezium follows no such engine.
+    """
+    _refuse_strangers(party, mapping)
+    columns: dict[tuple[str, str], dict[str, None]] = {}
+    for entity in mapping.entities.values():
+        for line in entity.lineage:
+            columns.setdefault(line.table, {}).update(dict.fromkeys((line.key or line.match).values()))
+    match party.source.engine:
+        case "mariadb" | "mysql" | "mssql" | "oracle" as engine:
+            tables = tuple(properties.Followed(*table, tuple(names)) for table, names in columns.items())
+            views = tuple(dict.fromkeys(entity.view for entity in mapping.entities.values()))
+            name = reader or reader_of(party)
+            return DebeziumRequest(party.name, engine, name, _endpoint_of(party), tables, views)
+        case engine:
+            raise UsageError(f"Debezium does not follow {engine}", hint="capture: outbox or diff", place=party.name)
+
+
+_PORTS = {"mariadb": 3306, "mysql": 3306, "mssql": 1433, "oracle": 1521}
+
+
+def _endpoint_of(party: Party) -> properties.Endpoint:
+    """As the dsn has it; placeholders where it cannot be read here."""
+    engine = party.source.engine
+    try:
+        parsed = urlsplit(party.source.dsn.reveal())
+        host, port, path, query = parsed.hostname, parsed.port, unquote(parsed.path.lstrip("/")), parse_qs(parsed.query)
+    except (ConfigError, ValueError):
+        host, port, path, query = None, None, "", {}
+    database = path or next(iter(query.get("service_name", [])), "") or "DATABASE"
+    return properties.Endpoint(host or "HOST", port or _PORTS[engine], "", "", database)
 
 
 def polled_request(party: Party, mapping: Document, mode: PolledMode, *, reader: str | None = None) -> PolledRequest:

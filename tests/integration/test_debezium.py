@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -13,8 +16,9 @@ import pytest
 from jvm import TcpServer, require_debezium
 from workbench import UjiParty, Workbench, drop_party, new_name, wait_until
 
-from connector.capture.debezium import process
+from connector.capture.debezium import process, properties
 from connector.capture.debezium.process import Child
+from connector.capture.debezium.properties import Endpoint, Followed
 from connector.capture.debezium.source import DebeziumSource, JvmSettings
 from connector.capture.postgres.pull import SlotSettings
 from connector.capture.signals import Route, Routes
@@ -178,3 +182,39 @@ def test_without_the_extra_or_a_java_the_environment_is_missing(
     monkeypatch.setattr(process, "NEEDS", ("jpype", "no_such_package"))
     with pytest.raises(EnvironmentMissing, match="no_such_package"):
         process.require()
+
+
+# What Debezium's own classes say of what we would tell it; in a process of its own, a JVM cannot be got rid of.
+_LOOK = """
+import json, sys
+from connector.capture.debezium import jvm
+jvm.start(128, jvm.ANY, None)
+found = {}
+for engine, connector, given in json.load(sys.stdin):
+    found[engine] = [jvm.problems(connector, given), sorted(set(given) - jvm.known(connector + "Config"))]
+wrong = {**given, "database.port": "bukan angka"}
+print(json.dumps([found, jvm.problems(connector, wrong)]))
+"""
+# Told to Kafka Connect, and to the class that keeps the history.
+_NOT_THE_CONNECTOR_S = {"name", "connector.class", "schema.history.internal.file.filename"}
+
+
+def test_debezium_s_own_definitions_accept_what_each_connector_is_told() -> None:
+    """SQL Server's and Oracle's configurations meet no server here, so they are held against these."""
+    require_debezium()
+    endpoint = Endpoint("db.partai.example", 1, "sipol_ro", "rahasia", "partai")
+    tables = (Followed("dbo", "orang", ("orang_id",)), Followed("dbo", "kerja", ()))
+    engines: tuple[properties.Engine, ...] = ("mysql", "mssql", "oracle")
+    asked = [
+        ("postgresql", properties.CONNECTORS["postgresql"], properties.postgresql(endpoint, "s", "s", tables)),
+        *((name, properties.CONNECTORS[name], properties.others(name, endpoint, tables, 7)) for name in engines),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", _LOOK], input=json.dumps(asked).encode(), capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    found, refused = json.loads(done.stdout)
+    assert {engine: problems for engine, (problems, _) in found.items()} == {name: [] for name, _, _ in asked}
+    for engine, (_, unknown) in found.items():
+        assert set(unknown) <= _NOT_THE_CONNECTOR_S, engine
+    assert refused, "they do look: a port that is no number is refused"

@@ -27,6 +27,9 @@ DRIVERS: Final = {
     "postgresql": "postgresql-", "mysql": "mysql-connector-j", "mssql": "mssql-jdbc", "oracle": "ojdbc",
 }  # fmt: skip
 
+# Every driver, for looking at definitions of all connectors.
+ANY: Final = "any"
+
 # No file that holds values outlives a crash, nobody attaches, nothing is printed.
 QUIET: Final = (
     "-XX:ErrorFile=/dev/null", "-XX:-HeapDumpOnOutOfMemoryError", "-XX:-CreateCoredumpOnCrash", "-XX:-UsePerfData",
@@ -69,7 +72,7 @@ def start(heap_mb: int, engine: str, jars: str | None) -> int:
 def classpath(engine: str, jars: str | None) -> list[Path]:
     """The jars for one engine."""
     folder = Path(jars) if jars is not None else library()
-    others = tuple(prefix for name, prefix in DRIVERS.items() if name != engine)
+    others = tuple(prefix for name, prefix in DRIVERS.items() if engine not in (name, ANY))
     found = sorted(jar for jar in folder.glob("*.jar") if not jar.name.startswith((*UNWANTED, *others)))
     if not found:
         raise Missing(f"the jars of Debezium in {folder}")
@@ -215,12 +218,25 @@ def problems(connector: str, properties: dict[str, str]) -> Sequence[str]:
     """What a connector's own definitions say against a configuration, without connecting: `name: message`."""
     import jpype
 
-    definition = jpype.JClass(connector)().config()
+    class_of = jpype.JClass("java.lang.Class").forName(connector)
     given = jpype.JClass("java.util.HashMap")()
     for name, value in properties.items():
         given.put(name, value)
-    found = []
-    for value in definition.validate(given):
-        found += [f"{value.name()}: {message}" for message in value.errorMessages()]
-    known = {str(name) for name in definition.names()}
-    return [str(text) for text in found] + [f"{name}: unknown" for name in properties if name not in known]
+    configuration = jpype.JClass("io.debezium.config.Configuration")
+    # What Kafka Connect would call connects first; this is the part that looks at the values.
+    looks = class_of.getDeclaredMethod("validateAllFields", configuration.class_)
+    looks.setAccessible(True)
+    answer = looks.invoke(class_of.getDeclaredConstructor().newInstance(), configuration.from_(given))
+    return [f"{value.name()}: {message}" for value in answer.values() for message in value.errorMessages()]
+
+
+def known(config_class: str) -> frozenset[str]:
+    """The names of all properties that a connector has, by the class of its configuration."""
+    import jpype
+
+    class_of = jpype.JClass("java.lang.Class").forName(config_class)
+    kind = jpype.JClass("io.debezium.config.Field")
+    # Neither the list nor the constants have all of them.
+    listed = class_of.getField("ALL_FIELDS").get(None).asArray()
+    constants = [one.get(None) for one in class_of.getFields() if one.getType().equals(kind.class_)]
+    return frozenset(str(field.name()) for field in (*listed, *constants))

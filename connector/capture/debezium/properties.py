@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, assert_never
 
 from connector.capture.signals import Routes
 from connector.errors import SourceMisconfigured
@@ -165,6 +165,35 @@ def postgresql(endpoint: Endpoint, slot: str, publication: str, tables: Sequence
         "slot.retry.delay.ms": "1000",
         "publication.name": publication,
         "publication.autocreate.mode": "disabled",
-        "logical.decoding.message.prefix.include.list": MESSAGE_PREFIX,
+        "message.prefix.include.list": MESSAGE_PREFIX,
         **endpoint.more,
     }
+
+
+def others(engine: Engine, endpoint: Endpoint, tables: Sequence[Followed], server_id: int) -> dict[str, str]:
+    """For an engine whose log is read without a slot. Its log goes on where an offset and a history of schemas say."""
+    common = _common(engine, endpoint, tables)
+    if engine == "mssql":
+        common["message.key.columns"] = _common(engine, endpoint, tables, endpoint.database)["message.key.columns"]
+    history = {
+        "schema.history.internal": "io.debezium.storage.file.history.FileSchemaHistory",
+        "schema.history.internal.store.only.captured.tables.ddl": "true",
+        "schema.history.internal.file.filename": "schemas.dat",
+    }
+    return {**common, **_own(engine, endpoint, server_id), **history, **endpoint.more}
+
+
+def _own(engine: Engine, endpoint: Endpoint, server_id: int) -> dict[str, str]:
+    match engine:
+        case "mysql" | "mariadb":
+            # A lock on every table, as the default would take, is no business of ours: only structures are read.
+            return {"database.server.id": str(server_id), "snapshot.locking.mode": "none"}
+        case "mssql":
+            # The default isolation locks the tables while their structures are read.
+            return {"database.names": endpoint.database, "snapshot.isolation.mode": "read_committed"}
+        case "oracle":
+            return {"database.dbname": endpoint.database, "log.mining.strategy": "hybrid"}
+        case "postgresql":
+            raise AssertionError("PostgreSQL has a slot")
+        case _:
+            assert_never(engine)
