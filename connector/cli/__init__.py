@@ -30,6 +30,7 @@ VERBS: dict[str, str] = {
     "kit": "kit",
     "mapping": "mapping",
     "status": "status",
+    "top": "top",
     "pause": "wish",
     "resume": "wish",
     "resync": "wish",

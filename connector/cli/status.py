@@ -12,7 +12,7 @@ from connector.cli.output import Answer, Table, run_verb
 from connector.ops import status as ops
 from connector.staging import migrate, session
 
-PARTIES = ("party", "daemon says", "heartbeat", "position", "covered", "lag", "audit entries", "wishes")
+PARTIES = ("party", "says", "daemon", "heartbeat", "position", "covered", "log kept", "room", "audit entries", "wishes")
 # Short, so that a terminal of 120 columns shows every count in one line.
 ENTITIES = (
     "party", "entity", "state", "rows", "new", "changed", "same", "deleted", "refused", "parked", "last batch", "p50 s",
@@ -55,9 +55,9 @@ def _summary(found: ops.Status) -> str:
 def _parties(found: ops.Status) -> Table:
     rows = tuple(
         (
-            name, party.worker.state if party.worker else None,
+            name, party.worker.state if party.worker else None, party.lease,
             ago(party.worker.heartbeat_age_s if party.worker else None), party.position, ago(party.lag_s),
-            size(party.lag_bytes), party.audit_seq, party.wishes_open,
+            size(party.lag_bytes), size(party.headroom_bytes), party.audit_seq, party.wishes_open,
         )
         for name, party in found.parties.items()
     )  # fmt: skip
@@ -69,8 +69,10 @@ def _audit(found: ops.Status) -> Table:
     if not audit.size and not audit.waiting:
         return Table((), ())
     signed = f"{audit.signed:,}" if audit.signed else "none: no key signs it"
-    row = (audit.origin, audit.state, f"{audit.size:,}", f"{audit.waiting:,}", signed, f"{audit.anchored:,}")
-    return Table(("audit log", "sequencer", "entries", "waiting", "signed", "anchored"), (row,))
+    checked = found.verification
+    verified = "never" if checked is None else ago((found.at - checked.at).total_seconds())
+    row = (audit.origin, audit.state, f"{audit.size:,}", f"{audit.waiting:,}", signed, f"{audit.anchored:,}", verified)
+    return Table(("audit log", "sequencer", "entries", "waiting", "signed", "anchored", "verified"), (row,))
 
 
 def _entities(found: ops.Status) -> Table:

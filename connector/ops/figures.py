@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 import psycopg
 
@@ -15,21 +14,11 @@ from connector.staging.session import translated
 
 
 @dataclass(frozen=True, slots=True)
-class Verification:
-    """The last time that somebody verified the whole audit log."""
-
-    at: datetime
-    good: bool
-    entries: int
-
-
-@dataclass(frozen=True, slots=True)
 class Figures:
     """As of one moment. `stages`: seconds by stage and `batches`, by party, since its worker started."""
 
     status: Status
     stages: Mapping[str, Mapping[str, float]]
-    verification: Verification | None
 
 
 def read(conn: psycopg.Connection, config: Config) -> Figures:
@@ -39,5 +28,4 @@ def read(conn: psycopg.Connection, config: Config) -> Figures:
         stages: dict[str, dict[str, float]] = dict(
             conn.execute("select party, stages from connector.worker where stages is not null").fetchall()
         )
-        row = conn.execute("select at, good, entries from connector.verification").fetchone()
-    return Figures(found, stages, None if row is None else Verification(*row))
+    return Figures(found, stages)

@@ -9,6 +9,7 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
+from connector import config as configuration
 from connector.audit import sequencer
 from connector.audit.sequencer import SequencerState
 from connector.config import Config
@@ -100,6 +101,18 @@ class Party:
     wishes_open: int
     oldest_wish_age_s: float | None
     entities: Mapping[str, Entity]
+    # The daemon that has the party, and how much more log its server may keep before our slot is given up.
+    lease: str | None = None
+    headroom_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The last time that somebody verified the whole audit log."""
+
+    at: datetime
+    good: bool
+    entries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +132,7 @@ class Status:
     parties: Mapping[str, Party]
     audit: SequencerState
     attention: tuple[Attention, ...]
+    verification: Verification | None = None
 
 
 def status(conn: psycopg.Connection, config: Config, only: str | None = None) -> Status:
@@ -133,10 +147,13 @@ def status(conn: psycopg.Connection, config: Config, only: str | None = None) ->
         assert row is not None
         found = _parties(conn, config, row[0])
         audit = sequencer.state(conn)
+        checked = conn.execute("select at, good, entries from connector.verification").fetchone()
     wanted = tuple(config.parties) if only is None else (only,)
     unknown = {name: _unknown(config.party(name).parpol_id) for name in wanted if name not in found}
     parties = {name: party for name, party in sorted((found | unknown).items()) if only in (None, name)}
-    return Status(row[0], parties, audit, (*_attention(parties, config), *_of_audit(audit, config)))
+    verification = None if checked is None else Verification(*checked)
+    attention = (*_attention(parties, config), *_of_audit(audit, config), *_of_verification(verification))
+    return Status(row[0], parties, audit, attention, verification)
 
 
 # ------------------------------------------------------------------------------------------------- read
@@ -144,8 +161,9 @@ def status(conn: psycopg.Connection, config: Config, only: str | None = None) ->
 _PARTIES = """
 select p.party, p.parpol_id, w.state, w.daemon, w.heartbeat_at, w.attempt, w.error, w.hint, w.lag_bytes, w.lag_s,
        o.position_text as position, o.moved_at as position_moved_at, coalesce(h.seq, 0) as audit_seq,
-       q.wishes_open, q.oldest_wish_at
+       q.wishes_open, q.oldest_wish_at, e.daemon as lease
   from connector.party p
+  left join connector.lease e using (party)
   left join connector.worker w using (party)
   left join connector.source_offset o using (party)
   left join audit.head h using (party)
@@ -199,9 +217,15 @@ def _parties(conn: psycopg.Connection, config: Config, at: datetime) -> dict[str
                 wishes_open=row["wishes_open"],
                 oldest_wish_age_s=_age_s(at, row["oldest_wish_at"]),
                 entities=entities.get(row["party"], {}),
+                lease=row["lease"],
+                headroom_bytes=_headroom(row["lag_bytes"], config.parties.get(row["party"])),
             )
             for row in cursor.execute(_PARTIES)
         }
+
+
+def _headroom(lag_bytes: int | None, party: configuration.Party | None) -> int | None:
+    return None if lag_bytes is None or party is None else party.limits.lag_drop_mb * MEGABYTE - lag_bytes
 
 
 def _unknown(parpol_id: int) -> Party:
@@ -275,6 +299,12 @@ def _of_audit(audit: SequencerState, config: Config) -> Iterator[Attention]:
         stop = f"; at {config.audit.stop_h:g} h every party stops" if config.audit.stop_h else ""
         hint = "can the anchor be written, do the witnesses sign? connector audit checkpoint, connector audit take"
         yield Attention("audit log", f"entries have had no anchor for {hours:.0f} h{stop}", hint)
+
+
+def _of_verification(checked: Verification | None) -> Iterator[Attention]:
+    if checked is not None and not checked.good:
+        said = f"its verification of {checked.at:%Y-%m-%d %H:%M} found a breach, or a guard that is off"
+        yield Attention("audit log", said, "change nothing: deploy/RUNBOOK.md, ConnectorAuditBroken")
 
 
 def _of_party(name: str, party: Party, config: Config) -> Iterator[Attention]:

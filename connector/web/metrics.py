@@ -96,7 +96,7 @@ def _parties(figures: Figures, config: Config) -> Iterator[Metric]:
          {n: p.lag_s for n, p in parties.items()}),
         ("lag_bytes", "Log that the party's server keeps for us.", {n: p.lag_bytes for n, p in parties.items()}),
         ("slot_headroom_bytes", "How much more log may be kept before our slot is given up.",
-         {n: _headroom(p, config.parties[n].limits.lag_drop_mb) for n, p in parties.items()}),
+         {n: p.headroom_bytes for n, p in parties.items()}),
         ("lag_warn_bytes", "From where `status` warns (limits.lag_warn_mb).",
          {n: config.parties[n].limits.lag_warn_mb * MEGABYTE for n in parties}),
         ("last_progress_timestamp_seconds", "When the party's position last moved.",
@@ -131,10 +131,6 @@ def _state(party: Party) -> str:
 def _up(party: Party) -> float:
     worker = party.worker
     return float(worker is not None and worker.state == "streaming" and worker.heartbeat_age_s <= HEARTBEAT_S_MAX)
-
-
-def _headroom(party: Party, lag_drop_mb: int) -> float | None:
-    return None if party.lag_bytes is None else float(lag_drop_mb * MEGABYTE - party.lag_bytes)
 
 
 # ------------------------------------------------------------------------------------------------- entities
@@ -183,7 +179,7 @@ def _quantiles(entity: Entity) -> Iterator[tuple[str, float]]:
 
 
 def _audit(figures: Figures) -> Iterator[Metric]:
-    audit, checked = figures.status.audit, figures.verification
+    audit, checked = figures.status.audit, figures.status.verification
     yield _one("audit_leaves", "Entries in the log's tree.", audit.size)
     yield _one("audit_signed_leaves", "Entries under the newest signed checkpoint.", audit.signed)
     yield _one("audit_anchored_leaves", "Entries under a checkpoint that is safe outside staging.", audit.anchored)

@@ -18,8 +18,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from connector import config
-from connector.ops.figures import Figures, Verification
-from connector.ops.status import Copy, Entity, Latency
+from connector.ops.figures import Figures
+from connector.ops.status import Copy, Entity, Latency, Verification
 from connector.resources import config_path
 from connector.web import metrics
 from connector.web.health import Health
@@ -58,10 +58,11 @@ def page() -> str:
     entity = Entity(
         "copying", None, None, AT, 10, 9, 8, 1, 2, 3, 4, 5, 6, 7, 8, 9, Copy(5, True, None), None, AT, 1.0, latency, "1"
     )
-    standing = replace(party(), entities={"anggota": entity}, oldest_wish_age_s=3.0)
+    standing = replace(party(), entities={"anggota": entity}, oldest_wish_age_s=3.0, headroom_bytes=5)
     found = status(alfa=standing)
     found = replace(found, audit=replace(found.audit, unanchored_s=5.0, heartbeat_age_s=1.0))
-    figures = Figures(found, {"alfa": {"batches": 2, "apply": 1.5}}, Verification(AT, True, 9))
+    found = replace(found, verification=Verification(AT, True, 9))
+    figures = Figures(found, {"alfa": {"batches": 2, "apply": 1.5}})
     seen = Seen("host:1", 5.0, figures, Health(STALL_S).look(found, 0), 0, "", {"": 5.0, "alfa": 6.0})
     return metrics.text(seen, config.load(config_path("connector.yaml"), check_secrets=False), 1).decode()
 

@@ -32,7 +32,7 @@ def status(**parties: Party) -> Status:
 
 def seen(health: Health, now_s: float, **parties: Party) -> Seen:
     found = status(**parties)
-    return Seen("host:1", 5.0, Figures(found, {}, None), health.look(found, now_s), now_s, "")
+    return Seen("host:1", 5.0, Figures(found, {}), health.look(found, now_s), now_s, "")
 
 
 def test_a_position_that_stands_while_the_log_grows_is_a_stall() -> None:
