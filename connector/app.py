@@ -27,13 +27,14 @@ from connector.capture.polling.source import PollSource
 from connector.capture.polling.sql_digests import SqlDigests
 from connector.capture.postgres.pull import DirectCalls, KitCalls, PullSource, SlotSettings
 from connector.capture.postgres.stream_source import StreamSource
-from connector.capture.signals import Route, Routes
+from connector.capture.signals import Routes
 from connector.config import Config, Secret
 from connector.errors import ConfigError, ConnectorError, SourceMisconfigured, UsageError
 from connector.events import Position, SourceIdentity
 from connector.mapping import document as mapping_document
 from connector.mapping.program import Program, ProgramOptions, compile_entity
 from connector.ops import evidence
+from connector.ops.lineage import Mapped, Routing
 from connector.runtime.findings import Findings
 from connector.runtime.notary import Notary, Watchers
 from connector.runtime.ports import Limits, Source, ViewName
@@ -68,7 +69,7 @@ class ConfiguredParty:
     source: configuration.Source
     settings: configuration.Limits
     plans: Mapping[str, tuple[EntityPlan, ViewName]]
-    routes: Routes
+    routing: Routing
     digest_keys: DigestKeys
     # The audit log's policy, the same for every party (audit.stop_h).
     unanchored_s_max: float | None = None
@@ -144,11 +145,14 @@ class ConfiguredParty:
         source, limits = self.source, self.settings
         match (source.engine, source.capture):
             case ("postgresql", "pull"):
-                return PullSource(self._slot_settings, KitCalls(KIT_SCHEMA, source.slot), stored, identity, wait)
+                settings = self._slot_settings(self.routing.now(self.source_dsn))
+                return PullSource(settings, KitCalls(KIT_SCHEMA, source.slot), stored, identity, wait)
             case ("postgresql", "stream"):
-                return StreamSource(self._slot_settings, stored, identity, wait)
+                settings = self._slot_settings(self.routing.now(self.source_dsn))
+                return StreamSource(settings, stored, identity, wait)
             case ("postgresql", "debezium"):
-                return DebeziumSource(self._slot_settings, JvmSettings(limits.jvm_heap_mb), stored, identity, wait)
+                settings = self._slot_settings(self.routing.now(self.source_dsn))
+                return DebeziumSource(settings, JvmSettings(limits.jvm_heap_mb), stored, identity, wait)
             case (_, "stream"):
                 return self._open_binlog(stored, identity, wait)
             case (engine, "debezium"):
@@ -159,26 +163,30 @@ class ConfiguredParty:
             case _:
                 return self._open_poll(stored, identity, wait)
 
-    @property
-    def _slot_settings(self) -> SlotSettings:
+    def rerouted(self) -> bool:
+        """Whether the views' definitions give other routes than the ones that the open source follows."""
+        return self.routing.changed(self.source_dsn)
+
+    def _slot_settings(self, routes: Routes) -> SlotSettings:
         source, limits = self.source, self.settings
         return SlotSettings(
-            self.source_dsn, self._application, source.slot, source.publication, self.routes,
+            self.source_dsn, self._application, source.slot, source.publication, routes,
             limits.keys_in_memory, limits.poll_s, limits.statement_timeout_s, limits.window_mb << 20,
         )  # fmt: skip
 
     def _open_guard(self) -> Source:
         """A session that can look at our slot, and drop it: no walsender and no JVM is started for that."""
-        source = self.source
+        source, settings = self.source, self._slot_settings({})
         if source.capture == "pull":
-            return PullSource(self._slot_settings, KitCalls(KIT_SCHEMA, source.slot), None, None, lambda _: True)
-        return PullSource(self._slot_settings, DirectCalls(source.slot, source.publication), None, None, lambda _: True)
+            return PullSource(settings, KitCalls(KIT_SCHEMA, source.slot), None, None, lambda _: True)
+        return PullSource(settings, DirectCalls(source.slot, source.publication), None, None, lambda _: True)
 
     def _open_binlog(
         self, stored: Position | None, identity: SourceIdentity | None, wait: Callable[[float], bool]
     ) -> Source:
         views = {entity: view.name for entity, (_, view) in self.plans.items()}
-        settings = BinlogSettings(self.source_dsn, self._options, self.routes, views, self.settings.keys_in_memory)
+        routes = self.routing.now(self.source_dsn)
+        settings = BinlogSettings(self.source_dsn, self._options, routes, views, self.settings.keys_in_memory)
         # A compare under the log: what a foreign key's CASCADE changes is in no binary log.
         with ExitStack() as opened:
             log = opened.enter_context(closing(BinlogSource(settings, stored, identity, wait)))
@@ -198,9 +206,8 @@ class ConfiguredParty:
             legs.insert(0, CursorLeg(self._polled, reader, memory, followed, self.settings.keys_in_memory))
         if self.source.capture == "outbox":
             limits = self.settings
-            notes = OutboxLeg(
-                self._open_changes(), self.routes, every_s=limits.poll_s, keys_in_memory=limits.keys_in_memory
-            )
+            routes = self.routing.now(self.source_dsn)
+            notes = OutboxLeg(self._open_changes(), routes, every_s=limits.poll_s, keys_in_memory=limits.keys_in_memory)
             legs.insert(0, notes)
         now = SourceIdentity(self.source.engine, 0, self.source.capture)
         return PollSource(legs, memory, now, stored, identity, wait)
@@ -263,7 +270,8 @@ def _open(
     name = party.name
     plans = {entity: (_plan(name, party.parpol_id, program), _view(program)) for entity, program in programs.items()}
     return ConfiguredParty(
-        name, party.parpol_id, party.jenis, staging_dsn, party.source, party.limits, plans, routes(programs),
+        name, party.parpol_id, party.jenis, staging_dsn, party.source, party.limits, plans,
+        Routing(party.source, [_mapped(program) for program in programs.values()], f"sipol connector {name}"),
         _derived(rules.digest_key), rules.stop_h and rules.stop_h * 3600, parts(party, programs, rules),
     )  # fmt: skip
 
@@ -335,19 +343,8 @@ def _view(program: Program) -> ViewName:
     return ViewName(program.view, program.key, program.inputs)
 
 
-def routes(programs: Mapping[str, Program]) -> Routes:
-    """Which entities a change of each base table touches."""
-    found: dict[tuple[str, str], tuple[Route, ...]] = {}
-    for entity, program in programs.items():
-        for lineage in program.lineage:
-            route = Route(
-                entity,
-                # In the order of the view's key, whatever the mapping's.
-                tuple((column, lineage.key[column]) for column in program.key) if lineage.key else (),
-                tuple(lineage.match.items()),
-            )
-            found[lineage.table] = (*found.get(lineage.table, ()), route)
-    return found
+def _mapped(program: Program) -> Mapped:
+    return Mapped(program.entity, program.view, program.key, program.lineage)
 
 
 def digest_keys(config: Config) -> DigestKeys:

@@ -167,13 +167,43 @@ class Route:
     """How a base table's change touches one entity.
 
     `key` maps each key column of the view to the table's column; or `match` maps view columns to the
-    table's columns (a joined table without the view's key); neither: every row may be touched.
+    table's columns (a joined table without the view's key); neither: every row may be touched. `stays`: no row
+    leaves the view with a row of the table, so what `match` finds in the view is all that was touched.
     """
 
     entity: str
     key: tuple[tuple[str, str], ...] = ()
     match: tuple[tuple[str, str], ...] = ()
+    stays: bool = False
 
 
 # Schema and name of a base table -> what its changes touch.
 Routes = Mapping[tuple[str, str], tuple[Route, ...]]
+
+
+Image = Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What one changed row touches: view keys, values to look for in the view, or all of it."""
+
+    keys: frozenset[tuple[str, ...]] = frozenset()
+    values: frozenset[tuple[str, ...]] = frozenset()
+    whole: bool = False
+
+
+def touched(route: Route, before: Image | None, after: Image | None) -> Touched:
+    """What a row's change touches by one route; None where the row was not there before, or is not any more."""
+    if not route.key and not route.match:
+        return Touched(whole=True)
+    columns = [column for _, column in route.key or route.match]
+    old, new = (None if row is None else tuple(row[column] for column in columns) for row in (before, after))
+    # A NULL joins nothing, and no row of a view is staged under one.
+    found = frozenset(
+        tuple(value for value in one if value is not None) for one in (old, new) if one is not None and None not in one
+    )
+    if route.key:
+        return Touched(keys=found)
+    # Rows that are gone from the view cannot be found by what they showed.
+    return Touched(values=found, whole=old is not None and None not in old and old != new and not route.stays)

@@ -28,6 +28,7 @@ VERBS: dict[str, str] = {
     "migrate": "migrate",
     "check": "check",
     "kit": "kit",
+    "lineage": "lineage",
     "mapping": "mapping",
     "status": "status",
     "top": "top",

@@ -21,7 +21,8 @@ from connector.capture.sqltext import script
 from connector.cli.options import Globals, JsonOption, given
 from connector.cli.output import Answer, run_verb
 from connector.mapping import document
-from connector.ops.check import MODES, capture_mode
+from connector.ops import lineage
+from connector.ops.check import MODES, UNROUTED, capture_mode
 from connector.ops.kit import debezium_request, kit_request, outbox_request, polled_request
 
 
@@ -55,7 +56,11 @@ def register(app: typer.Typer) -> None:
         ] = None,
         json: JsonOption = False,
     ) -> None:
-        """Print the SQL that opens a party's database to the connector. Needs no connection."""
+        """Print the SQL that opens a party's database to the connector.
+
+        The base tables are read off the views' definitions where the party's database answers; else the mapping's
+        `lineage:` must name them.
+        """
         chosen = None if mode is None else mode.value
         wish = _Wish(party, chosen, remove, reader, accept_risk, relay)
         run_verb("kit", json, lambda: _kit(given(ctx), wish))
@@ -76,6 +81,8 @@ def _kit(options: Globals, wish: _Wish) -> Answer:
     party = options.load(check_secrets=False).party(name)
     mapping = document.load(party.mapping)
     mode = "stream" if wish.relay is not None else wish.mode
+    if (mode or party.source.capture) not in UNROUTED:
+        mapping, _, _ = lineage.complete(party, mapping, "sipol-connector kit", capture=mode)
     match mode or party.source.capture:
         case "outbox":
             return _outbox(outbox_request(party, mapping, reader=wish.reader), name, remove)

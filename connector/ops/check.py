@@ -16,11 +16,14 @@ from connector.errors import StagingError, StagingIncompatible, StagingUnavailab
 from connector.mapping import check as mapping_check
 from connector.mapping import document
 from connector.mapping.rules import Document, Lineage
+from connector.ops import lineage
 from connector.ops.kit import outbox_request
 from connector.staging import migrate, session
 
 # Debezium reads a slot through a walsender: what a stream of ours needs, and gives away, is the same.
 MODES: Mapping[str, Mode] = {"pull": "pull", "stream": "stream", "debezium": "stream"}
+# Ways of capture that ask the views alone: no base table is followed.
+UNROUTED = frozenset({"cursor", "diff"})
 POLLED_ENGINES = ("postgresql", "mariadb", "mysql", "sqlite")
 
 
@@ -31,9 +34,12 @@ def check_party(party: Party) -> tuple[Finding, ...]:
         UsageError: the mapping or the dsn cannot be used, or nothing is known of this way of capture.
     """
     mapping = document.load(party.mapping)
+    found: lineage.Found = ()
+    if party.source.capture not in UNROUTED:
+        mapping, found, _ = lineage.complete(party, mapping, "sipol-connector check")
     expected = expectations(party, mapping)
     ask = examine if party.source.engine == "postgresql" else examine_sql
-    return _party_rules(party, mapping) + ask(party.source.dsn.reveal(), expected)
+    return _party_rules(party, mapping) + _lineage(found) + ask(party.source.dsn.reveal(), expected)
 
 
 def expectations(party: Party, mapping: Document) -> Expectations:
@@ -97,6 +103,16 @@ def capture_mode(party: Party) -> Mode:
     )
 
 
+def _lineage(found: lineage.Found) -> tuple[Finding, ...]:
+    """What is behind the views and can be followed by no path, and what is declared against the catalogue."""
+    remedy = "`connector lineage PARTY` shows all paths; correct `lineage:` in the mapping, or rely on the compares"
+    return tuple(
+        warning("LINEAGE_DOUBTFUL", one.entity, f"{remark.what} {remark.why}", remedy)
+        for one in found
+        for remark in one.remarks
+    )
+
+
 def _matched(lineage: tuple[Lineage, ...]) -> Iterator[str]:
     for line in lineage:
         yield from line.match
@@ -112,7 +128,7 @@ def _party_rules(party: Party, mapping: Document) -> tuple[Finding, ...]:
                 "MAPPING_PARTY", party.name, said, "correct `party:` in the mapping, or `mapping:` in the configuration"
             )
         )
-    needs_lineage = party.source.capture not in ("cursor", "diff")
+    needs_lineage = party.source.capture not in UNROUTED
     for entity in mapping.entities.values():
         if needs_lineage and not entity.lineage:
             said = "has no lineage: no change in the party's tables would be seen"

@@ -1,4 +1,7 @@
-"""A party's kit from its mapping and configuration. Needs no connection and no secret but the name of the reader."""
+"""A party's kit from its mapping and configuration.
+
+Which base tables it is about is looked up in the party's database where that answers; else the mapping must say.
+"""
 
 from __future__ import annotations
 
@@ -134,7 +137,8 @@ def _refuse_strangers(party: Party, mapping: Document) -> None:
     if silent:
         raise UsageError(
             f"no lineage for {', '.join(silent)}",
-            hint="name under `lineage:` the base tables of the view: their changes say which keys to look at again",
+            hint="base tables are read off the views' definitions, and the party's database did not answer: run first"
+            " what `connector kit PARTY --mode diff` prints, which makes the login, or name them under `lineage:`",
             place=str(party.mapping),
         )
 

@@ -68,6 +68,7 @@ class Session:
         self._due: dict[str, float] = {}
         self._lag_s = 0.0
         self._endangered = False
+        self._rerouted = False
 
     # -- connecting
 
@@ -118,16 +119,23 @@ class Session:
 
     # -- running
 
-    def run(self, *, once: bool) -> None:
-        """Work until told to stop; with `once`, until everything that was there is in staging."""
+    def run(self, *, once: bool) -> bool:
+        """Work until told to stop; with `once`, until everything that was there is in staging.
+
+        Returns:
+            False where another session is to begin at once, because the views are made of other tables now.
+        """
         self._doubt_lost_reads()
-        self._shapes.look(self._staging.entities(), starting=True)
+        self._look_at_shapes(self._staging.entities(), starting=True)
         self._report()
         while not self._wait(0):
+            if self._rerouted:
+                return False
             if self._step():
                 self._progress()
             elif once and self._settled(self._staging.entities()):
-                return
+                return True
+        return True
 
     def _step(self) -> bool:
         """One round; False where there was nothing to do."""
@@ -236,7 +244,7 @@ class Session:
                 self._copier.close()
                 obey(wish, self._party.name, self._staging, self._shapes.entities)
                 worked = True
-        if self._is_due("shapes", SHAPES_S) and self._shapes.look(states):
+        if self._is_due("shapes", SHAPES_S) and self._look_at_shapes(states):
             # What is loaded ahead must not stay an open transaction while its entity is held.
             self._copier.close()
             worked = True
@@ -244,6 +252,14 @@ class Session:
             self._report()
         if self._is_due("refused", REFUSED_S):
             worked |= self._staging.park_refused(self._party.limits.quarantine_days) > 0
+        return worked
+
+    def _look_at_shapes(self, states: Entities, *, starting: bool = False) -> bool:
+        worked = self._shapes.look(states, starting=starting)
+        if worked and self._party.rerouted():
+            # What was signalled meanwhile by the old definition is made good: such a view is read whole.
+            self._rerouted = True
+            self._log.info("lineage_changed")
         return worked
 
     def _is_due(self, what: str, every_s: float, *, first: bool = True) -> bool:

@@ -46,8 +46,8 @@ class Worker:
                     session = Session(
                         self._party, sessions, self._daemon, self._wait, self._pace, self._progress
                     )  # fmt: skip
-                    session.run(once=self._once)
-                    return True
+                    if session.run(once=self._once):
+                        return True
             except Stopped:
                 return True
             except ConnectorError as error:

@@ -273,7 +273,8 @@ _POSITION = (
 )
 
 # Each column's type, for a domain the type under it; empty where values are not compared by what pg_catalog has. The
-# fingerprint changes when the view is replaced, retyped or renamed: its rows may differ with nothing in the log then.
+# fingerprint changes when the view, or one behind it, is replaced, retyped or renamed: its rows may differ with nothing
+# in the log then.
 _SHAPE = """
 select a.attname,
        (with recursive base as (
@@ -283,7 +284,18 @@ select a.attname,
         select case when t.typcategory <> 'A' and (t.typtype = 'e' or t.typnamespace = 'pg_catalog'::regnamespace)
                     then format_type(oid, typmod) else '' end
           from base join pg_type t using (oid) where t.typtype <> 'd'),
-       md5(coalesce(pg_get_viewdef(c.oid), '') || (
+       md5(coalesce(pg_get_viewdef(c.oid), '')
+         || (with recursive reads(rel) as (
+               select c.oid
+               union
+               select d.refobjid
+                 from reads r
+                 join pg_rewrite w on w.ev_class = r.rel
+                 join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+                                 and d.refclassid = 'pg_class'::regclass)
+             select coalesce(string_agg(pg_get_viewdef(v.oid), '' order by v.oid), '')
+               from reads r join pg_class v on v.oid = r.rel and v.relkind = 'v' and v.oid <> c.oid)
+         || (
          select string_agg(b.attname || ' ' || format_type(b.atttypid, b.atttypmod), ',' order by b.attnum)
            from pg_attribute b where b.attrelid = c.oid and b.attnum > 0 and not b.attisdropped))
   from pg_class c

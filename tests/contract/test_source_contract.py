@@ -463,13 +463,13 @@ def test_a_joined_tables_change_names_its_values_and_its_deletion_the_whole_enti
     source = any_party.open()
     any_party.run("insert into kerja values (1, 'PETANI'), (2, 'GURU')")
     any_party.run("update kerja set nama = 'NELAYAN' where kerja_id = 1")
-    any_party.run("update kerja set kerja_id = 3 where kerja_id = 2")
     found = collect(any_party, source)
-    assert matched(found) == {"1", "2", "3"}
+    assert matched(found) == {"1", "2"}
     assert not whole(found)
-    any_party.run("delete from kerja where kerja_id = 1")
-    found = collect(any_party, source)
-    assert whole(found) == {"anggota"}
+    # Rows may leave the view with it, when it is deleted and when it is joined to others now.
+    for statement in ("update kerja set kerja_id = 3 where kerja_id = 2", "delete from kerja where kerja_id = 1"):
+        any_party.run(statement)
+        assert whole(collect(any_party, source)) == {"anggota"}
 
 
 def test_a_table_without_a_path_to_the_key_and_a_truncate_name_the_whole_entity(any_party: AnyParty) -> None:

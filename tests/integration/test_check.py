@@ -517,12 +517,29 @@ def test_a_relay_s_scripts_are_printed_for_each_side(command_line: CommandLine, 
     assert removal["result"] != said["result"]
 
 
-def test_a_mapping_without_lineage_has_no_kit(command_line: CommandLine) -> None:
+def test_a_mapping_without_lineage_needs_a_login_before_its_kit(command_line: CommandLine) -> None:
+    """The base tables are read off the views' definitions, which any login can; the kit for `diff` makes one."""
     path = command_line.config.parent / "alfa.yaml"
     path.write_text(MAPPING.replace("    lineage:\n      - {table: public.rekening, key: {id: id}}\n", ""))
     code, said = command_line.run("kit", "alfa")
     assert code == 2
     assert "no lineage for rekening" in str(said["error"])
+    assert "--mode diff" in str(said["error"])
+    code, said = command_line.run("lineage", "alfa")
+    assert (code, said["ok"]) == (3, False)
+    for mode in (["--mode", "diff"], []):
+        code, said = command_line.run("kit", "alfa", *mode)
+        assert code == 0, said
+        command_line.dba.execute(str(said["result"]).encode())
+    code, said = command_line.run("check", "alfa")
+    assert (code, said["error"]) == (0, None), said
+    code, said = command_line.run("lineage", "alfa")
+    assert code == 0
+    assert isinstance(said["result"], dict)
+    (entity,) = said["result"]["entities"]
+    (table,) = entity["tables"]
+    assert (table["table"], table["path"], table["columns"]) == ("public.rekening", "key", {"id": "id"})
+    assert table["by"] == "derived"
 
 
 def test_a_party_that_does_not_exist_is_a_usage_error(command_line: CommandLine) -> None:

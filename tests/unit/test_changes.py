@@ -123,8 +123,24 @@ def test_a_composite_key_stands_in_the_views_order() -> None:
 
 
 def test_a_joined_tables_change_names_the_values_to_look_for() -> None:
-    signals = Log().transaction(insert(KERJA, "1"), update(KERJA, "3", old=["2"]))
-    assert matched(signals, "anggota", "kerja_id") == ["1", "2", "3"]
+    signals = Log().transaction(insert(KERJA, "1"), update(KERJA, "3"))
+    assert matched(signals, "anggota", "kerja_id") == ["1", "3"]
+    assert not signals.whole
+
+
+def test_rows_that_leave_with_a_joined_row_are_found_by_a_look_at_all_of_them() -> None:
+    """With an inner join they leave the view when the row goes, and when it is joined to others."""
+    assert Log().transaction(delete(KERJA, "2")).whole == {"anggota"}
+    moved = Log().transaction(update(KERJA, "3", old=["2"]))
+    assert moved.whole == {"anggota"}
+    assert matched(moved, "anggota", "kerja_id") == ["2", "3"]
+    assert not Log().transaction(delete(KERJA, None)).whole, "a NULL was joined to nothing"
+
+
+def test_rows_that_stay_whatever_becomes_of_a_joined_row_are_found_by_its_value() -> None:
+    routes = {("public", "kerja"): (Route("anggota", match=(("kerja_id", "kerja_id"),), stays=True),)}
+    signals = Log(routes=routes).transaction(delete(KERJA, "2"), update(KERJA, "3", old=["4"]))
+    assert matched(signals, "anggota", "kerja_id") == ["2", "4", "3"]
     assert not signals.whole
 
 

@@ -108,7 +108,7 @@ class _Sink:
 
     def take(self, buffer: SignalBuffer, rows: list[Any], *, gone: bool, told: bool) -> None:
         """`gone`: the rows were deleted. `told`: a NULL is one, not a column that the log does not carry."""
-        if not self._places or (gone and self._match is not None):
+        if not self._places or (gone and self._match is not None and not self.route.stays):
             # No path to a key; or the joined row is gone, and the view's rows can no longer be found by its value.
             buffer.whole(self.route.entity)
         if not self._places:

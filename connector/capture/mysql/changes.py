@@ -306,7 +306,7 @@ class ChangeReader:
     def _touch(self, route: Route, slots: Sequence[int], texts: Sequence[ToText]) -> Touch:
         if not route.key:
             match = Match(route.entity, tuple(shown for shown, _ in route.match))
-            return self._touch_match(match, slots, texts)
+            return self._touch_match(match, slots, texts, stays=route.stays)
         shown = tuple(column for column, _ in route.key)
         types = self._views.types.get(route.entity, {})
         loose = route.entity in self._joined and any(_folds(types.get(column, "")) for column in shown)
@@ -332,16 +332,14 @@ class ChangeReader:
                 # Joined by a collation that calls different texts equal: the view may show the other spelling.
                 self._buffer.matches(same).add(key)
 
-    def _touch_match(self, match: Match, slots: Sequence[int], texts: Sequence[ToText]) -> Touch:
+    def _touch_match(self, match: Match, slots: Sequence[int], texts: Sequence[ToText], *, stays: bool) -> Touch:
         def touch(old: Values | None, new: Values | None) -> None:
-            if new is None:
-                # The joined row is gone: with an inner join the view's rows are gone with it, and cannot be
-                # found by a value that they no longer show.
+            was, now = (None if values is None else _text(slots, texts, values) for values in (old, new))
+            if was is not None and was != now and not stays:
+                # The joined row is gone, or is joined to others now: with an inner join the view's rows are gone with
+                # it, and cannot be found by a value that they no longer show.
                 self._buffer.whole(match.entity)
-            for values in (old, new):
-                if values is None:
-                    continue
-                key = _text(slots, texts, values)
+            for key in (was, now):
                 if key is ABSENT:
                     self._buffer.whole(match.entity)
                 elif key is not None:  # NULL joins nothing

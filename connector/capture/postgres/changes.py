@@ -92,7 +92,7 @@ class ChangeReader:
             return lambda _: self._buffer.whole(route.entity)
         extract = KeyExtractor(relation, self._places(relation, [column for _, column in pairs]))
         if route.match:
-            return self._match_sink(extract, Match(route.entity, tuple(column for column, _ in pairs)))
+            return self._match_sink(extract, Match(route.entity, tuple(column for column, _ in pairs)), route)
         return self._key_sink(extract, route.entity)
 
     def _places(self, relation: Relation, columns: Sequence[str]) -> list[int]:
@@ -146,12 +146,12 @@ class ChangeReader:
             parts.append(text)
         self._buffer.keys(entity).add(source_key(parts))
 
-    def _match_sink(self, extract: KeyExtractor, match: Match) -> Sink:
+    def _match_sink(self, extract: KeyExtractor, match: Match, route: Route) -> Sink:
         def touch(message: bytes) -> None:
             old, new = extract(message)
-            if new is None:
-                # The joined row is gone: with an inner join the view's rows are gone with it, and cannot be
-                # found by a value that they no longer show.
+            if old is not None and None not in old and old != new and not route.stays:
+                # The joined row is gone, or is joined to others now: with an inner join the view's rows are gone with
+                # it, and cannot be found by a value that they no longer show.
                 self._buffer.whole(match.entity)
             for values in (old, new):
                 if values is not None:
