@@ -92,6 +92,7 @@ def _parties(figures: Figures, config: Config) -> Iterator[Metric]:
     parties = {name: party for name, party in figures.status.parties.items() if party.configured}
     for name, says, values in (
         ("party_up", "1 where a worker follows the party's changes.", {n: _up(p) for n, p in parties.items()}),
+        ("lease_held", "1 where a daemon has the party.", {n: float(p.lease is not None) for n, p in parties.items()}),
         ("lag_seconds", "From the last commit read to now, by the worker; 0 when idle.",
          {n: p.lag_s for n, p in parties.items()}),
         ("lag_bytes", "Log that the party's server keeps for us.", {n: p.lag_bytes for n, p in parties.items()}),

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -55,3 +61,26 @@ def test_without_a_terminal_it_looks_once(tmp_path: Path, staging_dsn: str, caps
     assert "alfa" in told.out
     assert "was never started" in told.out
     assert set(connector.json("top")["result"]) == {"alfa", "beta"}
+
+
+def test_on_a_terminal_it_looks_again_until_it_is_interrupted(tmp_path: Path, staging_dsn: str) -> None:
+    with psycopg.connect(staging_dsn, autocommit=True) as conn:
+        conn.execute("insert into connector.party (party, parpol_id) values ('alfa', 1)")
+    config = tmp_path / "connector.yaml"
+    config.write_text(f"staging: {{dsn: '{staging_dsn}'}}\n", encoding="utf-8")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "connector", "--config", str(config), "top", "--every", "0.5"]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"}
+    ) as top:
+        os.close(theirs)
+        shown = b""
+        while shown.count(b"alfa") < 2:
+            shown += os.read(ours, 65_536)
+        top.send_signal(signal.SIGINT)
+        with suppress(OSError):
+            while os.read(ours, 65_536):
+                pass
+        assert top.wait(20) == 0
+    os.close(ours)
+    assert b"\x1b[?1049h" in shown, "it has a screen of its own, and leaves the terminal as it was"
