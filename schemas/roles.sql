@@ -43,7 +43,9 @@ begin
         -- The audit log is added to; what is a head, a signature or a state moves.
         grant select, insert on all tables in schema audit to sipol_daemon;
         grant update on audit.head, audit.sequencer, audit.cosignature to sipol_daemon;
+        -- An erasure deletes salts, and a key that is a person's number; digests stay.
         grant delete on audit.salt to sipol_daemon;
+        grant update (keys) on audit.committed to sipol_daemon;
         grant select on all tables in schema sipol to sipol_daemon;
         grant usage on all sequences in schema connector, staging, audit to sipol_daemon;
         grant execute on all functions in schema connector, staging, audit, sipol to sipol_daemon;

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from connector import app as composition
 from connector.audit.entry import StoredEntry
 from connector.cli import evidence as evidence_cli
+from connector.cli import questions as questions_cli
 from connector.cli.options import Globals, JsonOption, given, staging_dsn
 from connector.cli.output import Answer, Table, run_verb
 from connector.errors import AuditBroken, ConnectorError, UsageError
@@ -40,6 +41,7 @@ def register(app: typer.Typer) -> None:
     audit.command("verify")(verify)
     audit.command("keygen")(make_key)
     evidence_cli.register(audit)
+    questions_cli.register(audit)
     app.add_typer(audit, name="audit")
 
 

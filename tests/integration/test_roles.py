@@ -112,6 +112,8 @@ def test_an_auditor_verifies_and_an_operator_looks_and_wishes(
     auditor = CommandLine(tmp_path / "sipol_auditor", login("sipol_auditor"), capsys)
     auditor.json("audit", "verify")
     auditor.json("audit", "log")
+    auditor.json("audit", "acts")
+    auditor.json("audit", "outages")
     operator = CommandLine(tmp_path / "sipol_ops", login("sipol_ops"), capsys)
     operator.json("status")
     operator.json("quarantine", "list")
