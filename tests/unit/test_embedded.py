@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from workbench import wait_until
 
 from connector.embedded import Account, Server, reachable, system_binaries, wheel_binaries
 from connector.errors import EnvironmentMissing
@@ -101,7 +102,8 @@ def test_a_servers_life(folder: Path, start: Callable[..., Server]) -> None:
         conn.execute("create table kader as select 1 as id")
         server.kill()
         with pytest.raises(psycopg.OperationalError):
-            conn.execute("select 1")
+            # Its children notice a little later.
+            wait_until(lambda: conn.execute("select 1").fetchone() is None, "the session ends")
     assert server.pid is None
     server.launch()
     assert ask(server, "select count(*) from kader") == "1"
