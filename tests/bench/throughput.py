@@ -1,7 +1,8 @@
 """First copy, one large transaction and many small ones, beside PostgreSQL's own logical replication.
 
-`python tests/bench/throughput.py [--rows N] [--capture pull,stream]`. Both ends and the connector share this
-machine. The peer has no mapping, no digests and no audit: it is the floor, not an equal. Findings over sets are judged
+`python tests/bench/throughput.py [--rows N] [--capture pull,stream,debezium]`. Both ends and the connector share this
+machine. The peer has no mapping, no digests and no audit: it is the floor, not an equal. Where Debezium and a Java are
+installed, its engine reads the same work beside it, with no sink at all. Findings over sets are judged
 beside the batches: each piece of work begins when they are through, and what the first judgement took is told.
 """
 
@@ -22,8 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
+
+from debezium_peer import DebeziumPeer, missing
 
 from connector.capture.postgres.kit import kit_sql
 from connector.capture.postgres.kit_request import KitRequest, KitTable
@@ -34,6 +38,9 @@ SETTINGS = {
     "shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min", "maintenance_work_mem": "256MB",
     "autovacuum": "off", "max_connections": "40",
 }  # fmt: skip
+
+# An address of its own: Debezium knows no sockets, and the usual port of 127.0.0.1 may be somebody's.
+ADDRESS = f"127.{os.getpid() % 250 + 2}.{os.getpid() // 250 % 250}.3"
 
 TABLE = """
 create table public.kader (
@@ -148,11 +155,12 @@ class Ours:
         key.write_text("b" * 64, encoding="ascii")
         self._slot = f"bangku_{capture}"
         self._config = folder / f"{capture}.yaml"
+        by = {"host": ADDRESS} if capture == "debezium" else {}
         self._config.write_text(
             f"staging: {{dsn: '{staging.dsn(f'staging_{capture}')}'}}\ndigest: {{key: '${{file:digest.key}}'}}\n"
             f"parties:\n  bangku:\n    parpol_id: 1\n    mapping: bangku.yaml\n    source: {{engine: postgresql,"
             f" capture: {capture}, slot: {self._slot}, publication: {self._slot},"
-            f" dsn: '{source.dsn('bangku', 'sipol_ro_' + capture)}'}}\n",
+            f" dsn: '{make_conninfo(source.dsn('bangku', 'sipol_ro_' + capture), **by)}'}}\n",
             encoding="utf-8",
         )
         self._database = f"staging_{capture}"
@@ -161,7 +169,7 @@ class Ours:
         with psycopg.connect(staging.dsn(self._database), autocommit=True) as conn:
             migrate.apply(conn)
         request = KitRequest(
-            "bangku", "stream" if capture == "stream" else "pull", self._slot, self._slot, "sipol_ro_" + capture,
+            "bangku", "pull" if capture == "pull" else "stream", self._slot, self._slot, "sipol_ro_" + capture,
             (KitTable("public", "kader", ("kader_id",)),), (("ekspor", "v_anggota"),), accept_risk=True,
         )  # fmt: skip
         done = subprocess.run(
@@ -285,7 +293,7 @@ def servers(rows: int) -> Iterator[tuple[Path, Server, Server]]:
     folder.chmod(0o755)
     try:
         with (
-            Server.start(folder / "source", wheel_binaries(16), SETTINGS) as source,
+            Server.start(folder / "source", wheel_binaries(16), {**SETTINGS, "listen_addresses": ADDRESS}) as source,
             Server.start(folder / "staging", wheel_binaries(16), SETTINGS) as target,
         ):
             with psycopg.connect(source.dsn(), autocommit=True) as conn:
@@ -335,6 +343,36 @@ def measure_peer(source: Server, target: Server, large: int, small: int) -> list
     wait(lambda: peer.has(total))
     figures.append(Figure("many small transactions", time.monotonic() - started))
     peer.drop()
+    return figures
+
+
+def measure_debezium(folder: Path, source: Server, rows: int, large: int, small: int) -> list[Figure]:
+    """The same work, read by Debezium's engine and counted. Its JVM's start is not its work."""
+    debezium = DebeziumPeer(folder, ADDRESS, "bangku", "public.kader")
+    try:
+        checkpoint(source)
+        debezium.start()
+        wait(lambda: debezium.counted >= rows)
+        figures = [Figure("first copy", time.monotonic() - debezium.ready_at, debezium.memory_mb())]
+        with psycopg.connect(source.dsn("bangku"), autocommit=True) as conn:
+            wait(lambda: one(conn, "select active from pg_replication_slots where slot_name = 'debezium'") is True)
+            conn.execute(UPDATE_MANY, (large,))
+        committed = time.monotonic()
+        wait(lambda: debezium.counted >= rows + large)
+        figures.append(Figure("one large transaction", time.monotonic() - committed, debezium.memory_mb()))
+        debezium.stop()
+        small_transactions(source, large, small)
+        checkpoint(source)
+        before = debezium.counted
+        debezium.start()
+        wait(lambda: debezium.counted >= before + small)
+        figures.append(Figure("many small transactions", time.monotonic() - debezium.ready_at, debezium.memory_mb()))
+    finally:
+        debezium.stop()
+    with psycopg.connect(source.dsn("bangku"), autocommit=True) as conn:
+        wait(lambda: not one(conn, "select active from pg_replication_slots where slot_name = 'debezium'"))
+        conn.execute("select pg_drop_replication_slot('debezium')")
+        conn.execute("drop publication debezium")
     return figures
 
 
@@ -407,6 +445,12 @@ def main() -> None:
         peer = [] if given.no_peer else measure_peer(source, target, large, small)
         for figure in peer:
             print(f"native {figure.name}: {figure.seconds:.2f} s", flush=True)
+        reason = "not asked for" if given.no_peer else missing()
+        debezium = [] if reason else measure_debezium(folder, source, given.rows, large, small)
+        for figure in debezium:
+            print(f"Debezium, no sink, {figure.name}: {figure.seconds:.2f} s, {figure.memory_mb:.0f} MB", flush=True)
+        if reason:
+            print(f"Debezium: {reason}", flush=True)
         ours = {}
         for capture in given.capture.split(","):
             ours[capture] = measure_ours(folder, source, target, capture, large, small)

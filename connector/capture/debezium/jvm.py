@@ -93,6 +93,9 @@ class Batch:
         self._records = records
         self._committer = committer
 
+    def __len__(self) -> int:
+        return int(self._records.size())
+
     def record(self, at: int) -> Any:
         return self._records.get(at)
 
