@@ -10,6 +10,8 @@ import typer
 
 from connector.capture.debezium import kit as debezium
 from connector.capture.debezium.kit import DebeziumRequest
+from connector.capture.mysql import kit as binlog
+from connector.capture.mysql.kit import BinlogRequest
 from connector.capture.outbox import kit as outbox
 from connector.capture.outbox.request import OutboxRequest
 from connector.capture.polling import kit as polling
@@ -23,7 +25,7 @@ from connector.cli.output import Answer, run_verb
 from connector.mapping import document
 from connector.ops import lineage
 from connector.ops.check import MODES, UNROUTED, capture_mode
-from connector.ops.kit import debezium_request, kit_request, outbox_request, polled_request
+from connector.ops.kit import binlog_request, debezium_request, kit_request, outbox_request, polled_request
 
 
 class ModeName(Enum):
@@ -90,6 +92,9 @@ def _kit(options: Globals, wish: _Wish) -> Answer:
             return _polled(polled_request(party, mapping, polled, reader=wish.reader), name, remove)
         case "debezium" if party.source.engine != "postgresql":
             return _debezium(debezium_request(party, mapping, reader=wish.reader), name, remove)
+        case "stream" if party.source.engine != "postgresql":
+            followed = binlog_request(party, mapping, reader=wish.reader, accept_risk=wish.accept_risk)
+            return _binlog(followed, name, remove)
     chosen = MODES[mode] if mode else capture_mode(party)
     request = kit_request(party, mapping, chosen, reader=wish.reader, accept_risk=wish.accept_risk)
     if wish.relay is not None:
@@ -132,3 +137,10 @@ def _debezium(request: DebeziumRequest, name: str, remove: bool) -> Answer:
     text = debezium.removal_text(request) if remove else debezium.kit_text(request)
     said = f"reader {request.reader}, {len(request.tables)} tables"
     return Answer(f"SQL for the DBA of {name}, {_what('debezium', remove)} on {request.engine}: {said}", text=text)
+
+
+def _binlog(request: BinlogRequest, name: str, remove: bool) -> Answer:
+    steps = binlog.removal_steps(request) if remove else binlog.kit_steps(request)
+    text = script(steps, request.engine, binlog.heading(request, remove=remove))
+    said = f"reader {request.reader}, {len(request.views)} views"
+    return Answer(f"SQL for the DBA of {name}, {_what('stream', remove)}: {said}", text=text)

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 import psycopg
 
 from connector.capture.finding import Finding, error, ok, warning
+from connector.capture.mysql.preflight import examine_log
 from connector.capture.polling.preflight import examine as examine_sql
 from connector.capture.postgres.expectations import MEGABYTE, CheckMode, Expectations, ExpectedTable, ExpectedView
 from connector.capture.postgres.kit_request import Mode
 from connector.capture.postgres.preflight import examine
+from connector.capture.sqltext import MYSQLS
 from connector.config import Party
 from connector.errors import StagingError, StagingIncompatible, StagingUnavailable, UsageError
 from connector.mapping import check as mapping_check
@@ -39,7 +41,9 @@ def check_party(party: Party) -> tuple[Finding, ...]:
         mapping, found, _ = lineage.complete(party, mapping, "sipol-connector check")
     expected = expectations(party, mapping)
     ask = examine if party.source.engine == "postgresql" else examine_sql
-    return _party_rules(party, mapping) + _lineage(found) + ask(party.source.dsn.reveal(), expected)
+    dsn = party.source.dsn.reveal()
+    logged = examine_log(dsn, expected.views) if _has_binlog(party) else ()
+    return _party_rules(party, mapping) + _lineage(found) + ask(dsn, expected) + logged
 
 
 def expectations(party: Party, mapping: Document) -> Expectations:
@@ -80,8 +84,14 @@ def _has_outbox(party: Party, mapping: Document) -> bool:
     )
 
 
+def _has_binlog(party: Party) -> bool:
+    return party.source.capture == "stream" and party.source.engine in MYSQLS
+
+
 def _check_mode(party: Party) -> CheckMode:
     match party.source.capture:
+        case "stream" if _has_binlog(party):
+            return "stream"
         case "outbox" | "cursor" | "diff" as polled:
             if party.source.engine in POLLED_ENGINES:
                 return polled
@@ -98,7 +108,7 @@ def capture_mode(party: Party) -> Mode:
         return MODES[party.source.capture]
     raise UsageError(
         f"`{party.source.capture}` of {party.source.engine} has no kit and no check yet",
-        hint="every engine's outbox, cursor and diff have; postgresql's pull and stream too",
+        hint="every engine's outbox, cursor and diff have; postgresql's pull and stream, mariadb's stream too",
         place=party.name,
     )
 

@@ -12,6 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from connector.capture.debezium import properties
 from connector.capture.debezium.kit import DebeziumRequest
+from connector.capture.mysql.kit import BinlogRequest
 from connector.capture.outbox.request import OutboxRequest, OutboxTable
 from connector.capture.polling.kit import PolledMode, PolledRequest
 from connector.capture.postgres.kit_request import KitRequest, KitTable, Mode
@@ -124,6 +125,26 @@ def polled_request(party: Party, mapping: Document, mode: PolledMode, *, reader:
                 f"there is no kit for {engine}", hint="a login that may SELECT the views is all there is to it",
                 place=party.name,
             )  # fmt: skip
+
+
+def binlog_request(
+    party: Party, mapping: Document, *, reader: str | None = None, accept_risk: bool = False
+) -> BinlogRequest:
+    """What the kit of a MariaDB or MySQL party's stream is about.
+
+    Raises:
+        UsageError: the mapping is another party's, an entity has no lineage, or the engine is another.
+    """
+    _refuse_strangers(party, mapping)
+    match party.source.engine:
+        case "mariadb" | "mysql" as engine:
+            tables = tuple(line.table for entity in mapping.entities.values() for line in entity.lineage)
+            views = tuple(dict.fromkeys(entity.view for entity in mapping.entities.values()))
+            return BinlogRequest(
+                party.name, engine, reader or reader_of(party), tuple(dict.fromkeys(tables)), views, accept_risk
+            )
+        case engine:
+            raise UsageError(f"{engine} has no binary log", hint="capture: outbox, cursor or diff", place=party.name)
 
 
 def _refuse_another_s(party: Party, mapping: Document) -> None:

@@ -86,6 +86,23 @@ class BinlogServer:
             )
 
     @property
+    def is_replica(self) -> bool:
+        """Whether it has what another server wrote."""
+        return bool(self._one("select @@gtid_slave_pos")) if self.is_mariadb else len(self._executed().of) > 1
+
+    def filters(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Databases that alone are logged (none: all are), and those that are not."""
+        query = "show master status" if self.is_mariadb or self._before(8, 4) else "show binary log status"
+        for row in self._rows(query):
+            only, never = (frozenset(filter(None, names.split(","))) for names in row[2:4])
+            return only, never
+        return frozenset(), frozenset()
+
+    def _before(self, *version: int) -> bool:
+        found = self._one("select version()").split(".")
+        return tuple(int(part) for part in found[:2]) < version
+
+    @property
     def has_checksums(self) -> bool:
         return (self.setting("binlog_checksum") or "NONE").upper() != "NONE"
 
@@ -94,7 +111,7 @@ class BinlogServer:
     def shown(self) -> tuple[Gtids, Place]:
         """The transactions that a snapshot taken now shows, no more and no less."""
         if not self.is_mariadb:
-            return MySqlGtids.parse(self._one("select @@global.gtid_executed")), self.place("-", 0)
+            return self._executed(), self.place("-", 0)
         file, offset = self._snapshot()
         listed = self._one("select binlog_gtid_pos(%s, %s)", file, offset)
         return MariaDbGtids.parse(listed), self.place(file, offset)
@@ -111,10 +128,13 @@ class BinlogServer:
             raise SourceProtocolError("the server does not say where in its log a snapshot stands")
         return file, int(offset)
 
+    def _executed(self) -> MySqlGtids:
+        return MySqlGtids.parse(self._one("select @@global.gtid_executed"))
+
     def shows(self, gtids: Gtids, place: Place) -> bool:
         """Whether a snapshot taken from now on has everything up to there."""
         if isinstance(gtids, MySqlGtids):
-            return not MySqlGtids.parse(self._one("select @@global.gtid_executed")).lacks(gtids)
+            return not self._executed().lacks(gtids)
         if self._seen < place.order:
             self._seen = self.place(*self._snapshot()).order
         return self._seen >= place.order
@@ -145,7 +165,7 @@ class BinlogServer:
             ) from None  # fmt: skip
 
     def _compare_mysql(self, gtids: MySqlGtids) -> Gtids:
-        if MySqlGtids.parse(self._one("select @@global.gtid_executed")).lacks(gtids):
+        if self._executed().lacks(gtids):
             raise _diverged()
         if gtids.lacks(MySqlGtids.parse(self._one("select @@global.gtid_purged"))):
             raise PositionLost(

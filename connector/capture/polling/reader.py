@@ -139,7 +139,7 @@ def my_reader(reader: str, views: Views) -> Iterator[Step]:
 def my_reader_removed(reader: str, relations: Sequence[tuple[str, str]]) -> Iterator[Step]:
     """Take back what was granted on `relations`; drop the account where the kit made it and it has nothing else."""
     for relation in dict.fromkeys(relations):
-        condition = _has_grant(reader, "table_privileges", table_schema=relation[0], table_name=relation[1])
+        condition = my_has_grant(reader, "table_privileges", table_schema=relation[0], table_name=relation[1])
         yield from my_where(
             condition, f"revoke all privileges on {ticked(*relation)} from {account(reader)}", "its grant, if there"
         )
@@ -149,8 +149,8 @@ def my_reader_removed(reader: str, relations: Sequence[tuple[str, str]]) -> Iter
         f" and max_user_connections = {READER_CONNECTIONS_MAX})"
     )
     others = " or ".join((
-        _has_grant(reader, "user_privileges", but=("USAGE",)), _has_grant(reader, "schema_privileges"),
-        _has_grant(reader, "table_privileges", but=("SELECT", "SHOW VIEW")),
+        my_has_grant(reader, "user_privileges", but=("USAGE",)), my_has_grant(reader, "schema_privileges"),
+        my_has_grant(reader, "table_privileges", but=("SELECT", "SHOW VIEW")),
     ))  # fmt: skip
     yield from my_where(
         f"{made} and not ({others})",
@@ -167,7 +167,7 @@ def my_where(condition: str, statement: str, why: str) -> Iterator[Step]:
     yield Step("done with it", "deallocate prepare sipol")
 
 
-def _has_grant(reader: str, catalogue: str, *, but: tuple[str, ...] = (), **where: str) -> str:
+def my_has_grant(reader: str, catalogue: str, *, but: tuple[str, ...] = (), **where: str) -> str:
     user, _, host = _user_host(reader)
     grantee = f"'{user}'@'{host}'"
     wanted = [f"grantee = {mytext(grantee)}"]
