@@ -20,7 +20,6 @@ from connector.web.seen import Seen
 
 MEGABYTE = 1 << 20
 PARTY, ENTITY = ("party",), ("party", "entity")
-PARTY_STATES = ("streaming", "retrying", "needs_resync", "failed", "never_started")
 AUDIT_STATES = ("running", "refusing", "failing", "never started")
 OUTCOMES = ("inserted", "updated", "unchanged", "deleted", "absent", "quarantined")
 
@@ -111,8 +110,10 @@ def _parties(figures: Figures, config: Config) -> Iterator[Metric]:
         ("audit_entries", "Entries of the party in the audit log.", {n: p.audit_seq for n, p in parties.items()}),
     ):  # fmt: skip
         yield _gauge(name, says, PARTY, (((n,), value) for n, value in values.items()))
-    states = {(n, state): float(_state(p) == state) for n, p in parties.items() for state in PARTY_STATES}
-    yield _gauge("party_state", "1 for the state the party's worker is in.", (*PARTY, "state"), states.items())
+    states = (((n, _state(p)), 1.0) for n, p in parties.items())
+    yield _gauge(
+        "party_state", "1 for the state the party's worker is in; the others are not there.", (*PARTY, "state"), states
+    )
     yield from _stages(figures.stages, parties)
 
 
@@ -160,8 +161,11 @@ def _entities(figures: Figures) -> Iterator[Metric]:
                                                               for at, e in entities.items()}),
     ):  # fmt: skip
         yield _gauge(name, says, ENTITY, values.items())
-    states = {(*at, state.value): float(e.state == state.value) for at, e in entities.items() for state in EntityState}
-    yield _gauge("entity_state", "1 for the state the entity is in.", (*ENTITY, "state"), states.items())
+    # One line and not six for each of hundreds of entities.
+    states = (((*at, e.state), 1.0) for at, e in entities.items())
+    yield _gauge(
+        "entity_state", "1 for the state the entity is in; the others are not there.", (*ENTITY, "state"), states
+    )
     quantiles = (((*at, q), seconds) for at, e in entities.items() for q, seconds in _quantiles(e))
     says = "Commit at the party to durable in staging, over the last batches."
     yield _gauge("latency_seconds", says, (*ENTITY, "quantile"), quantiles)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +30,23 @@ def changes(envelope: dict[str, Any]) -> dict[str, tuple[str, list[str]]]:
 
 
 @pytest.fixture
-def three(make_workbench: Make) -> tuple[Workbench, Daemon]:
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """What systemd listens on."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(str(tmp_path / "notify"))
+        ear.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", ear.getsockname())
+        yield ear
+
+
+def heard(manager: socket.socket) -> Iterator[str]:
+    with suppress(BlockingIOError):
+        while True:
+            yield manager.recv(4096).decode().split("\n")[0]
+
+
+@pytest.fixture
+def three(make_workbench: Make, manager: socket.socket) -> tuple[Workbench, Daemon]:  # noqa: ARG001 - heard by it
     """Parties satu, dua and tiga; the daemon runs and knows of the first two only."""
     bench = make_workbench("satu", "dua", "tiga", people=40)
     third = bench.parties.pop("tiga")
@@ -39,7 +58,9 @@ def three(make_workbench: Make) -> tuple[Workbench, Daemon]:
     return bench, daemon
 
 
-def test_a_party_is_added_and_one_is_changed_and_the_others_are_not_touched(three: tuple[Workbench, Daemon]) -> None:
+def test_a_party_is_added_and_one_is_changed_and_the_others_are_not_touched(
+    three: tuple[Workbench, Daemon], manager: socket.socket
+) -> None:
     bench, daemon = three
     pid = daemon.worker_pid("satu")
     bench.parties["dua"] = replace(bench.parties["dua"], limits={"poll_s": 0.3})
@@ -62,6 +83,7 @@ def test_a_party_is_added_and_one_is_changed_and_the_others_are_not_touched(thre
     bench.wait_until(lambda: bool(daemon.named("worker_retired", "tiga")), "the third party's worker ended")
     assert daemon.stop() == 0
     assert [line["pid"] for line in daemon.named("worker_started", "satu")] == [pid]
+    assert list(heard(manager)) == ["READY=1", *["RELOADING=1", "READY=1"] * 2, "STOPPING=1"]
 
 
 def test_a_mistake_is_refused_with_its_place_and_everything_runs_on(three: tuple[Workbench, Daemon]) -> None:

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import mariadb
 import psycopg
 import pytest
 from certificates import Authority
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from sqlalchemy.exc import DBAPIError
 
 from connector import config, pg, tls
 from connector.embedded import Server
 from connector.errors import SourceUnavailable
+from connector.sqldb import engines
 from connector.web import certificates
+from tests.conftest import missing
 
 HOST = "db.uji.example"
 PASSWORD = "sandi-Rahasia-7731"
@@ -49,11 +53,15 @@ class Guarded:
             self.server.account.own(file)
 
 
-@pytest.fixture(scope="module")
-def guarded(start_server: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+def free_port() -> int:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
+        return int(held.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def guarded(start_server: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    port = free_port()
     # The wheel's servers are built without TLS.
     server = start_server(15, "tls", {"password_encryption": "scram-sha-256"})
     with psycopg.connect(server.dsn(), autocommit=True) as conn:
@@ -113,3 +121,57 @@ def test_a_pinned_dsn_reaches_such_a_server(guarded: Guarded) -> None:
     plain = f"host={HOST} port={guarded.port} user=uji dbname=postgres password={PASSWORD}"
     pinned = tls.pinned("postgresql", make_conninfo(plain, sslrootcert=str(guarded.authority.root)))
     pg.connect(make_conninfo(pinned, hostaddr="127.0.0.1"), application="uji").close()
+
+
+@pytest.fixture(scope="module")
+def maria(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Authority]]:
+    """A MariaDB that takes TLS over TCP, as `localhost`; its port, and who signed its certificate."""
+    if not Path("/usr/sbin/mariadbd").exists():
+        missing("MariaDB is not installed here")
+    server = mariadb.make()
+    authority = Authority(tmp_path_factory.mktemp("maria"), "maria-root")
+    files = dict(zip(("ssl-cert", "ssl-key"), authority.server("localhost", END), strict=True))
+    for name, file in files.items():
+        files[name] = server.folder / file.name
+        files[name].write_bytes(file.read_bytes())
+        files[name].chmod(0o644)
+    port = free_port()
+    server.stop()
+    server.start(
+        {
+            "skip-networking": "OFF",
+            "bind-address": "127.0.0.1",
+            "port": str(port),
+            **{n: str(f) for n, f in files.items()},
+        }
+    )
+    server.run("create database uji;\ncreate user uji identified by 'sandi' require ssl;\ngrant all on uji.* to uji;\n")
+    yield port, authority
+    server.stop()
+
+
+def connected(url: str) -> bool:
+    try:
+        with engines.engine_for(url, engines.Options("uji")).engine.connect():
+            return True
+    except DBAPIError:
+        return False
+
+
+def test_mariadb_is_verified_too_and_its_certificate_s_end_is_told(
+    maria: tuple[int, Authority], tmp_path: Path
+) -> None:
+    port, authority = maria
+    url = f"mariadb://uji:sandi@localhost:{port}/uji"
+    assert connected(f"{url}?ssl_ca={authority.root}")
+    assert not connected(f"{url}?ssl_ca={Authority(tmp_path, 'stranger').root}")
+    assert not connected(f"{url.replace('localhost', '127.0.0.1')}?ssl_ca={authority.root}"), "not the name it shows"
+    (tmp_path / "alfa.yaml").touch()
+    secret = tmp_path / "alfa.url"
+    secret.touch(mode=0o600)
+    secret.write_text(url)
+    (tmp_path / "connector.yaml").write_text(
+        "staging: {dsn: 'host=/run/nowhere'}\nparties:\n  alfa: {parpol_id: 1, mapping: alfa.yaml,"
+        " source: {engine: mariadb, capture: diff, dsn: '${file:alfa.url}'}}\n"
+    )
+    assert certificates.ends(config.load(tmp_path / "connector.yaml")) == {"alfa": END.timestamp()}
