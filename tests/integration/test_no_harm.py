@@ -249,7 +249,7 @@ def test_on_mariadb_an_open_transaction_of_the_party_keeps_neither_us_nor_its_ne
         open_.autocommit(False)
         with open_.cursor() as cursor:
             cursor.execute("update berkunci set isi = 'y' where a = 1")
-        table.remove([row.id for row in table.rows(10)], 1)
+        table.remove([row.id for row in table.rows(10).rows], 1)
         table.reopen()
         with closing(mariadb.connect(my.schema)) as neighbour, neighbour.cursor() as cursor:
             cursor.execute("set innodb_lock_wait_timeout = 1")

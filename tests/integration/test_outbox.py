@@ -124,6 +124,11 @@ def outbox(party: AnyParty, staging_dsn: str) -> Outbox:
     return made
 
 
+def keys_in(notes: list[tuple[Any, ...]]) -> int:
+    """PostgreSQL's triggers write many keys into a note, the others' one."""
+    return sum(len(keys["a"]) if isinstance(keys, dict) else 1 for _, keys in notes)
+
+
 def insert(*numbers: int) -> str:
     return "insert into orang values " + ", ".join(f"({number}, 'x', '')" for number in numbers)
 
@@ -178,7 +183,7 @@ def test_a_bulk_change_is_cut_at_the_limit(party: AnyParty, staging_dsn: str) ->
     with closing(outbox.open(None)) as source:
         party.run(insert(*range(10, 50)))
         # A sequence that was never used stands at its first number.
-        assert 4 <= len(outbox.notes()) <= 5
+        assert 4 <= keys_in(outbox.notes()) <= 5
         assert found(source.read(0.0)) == ([], [], True)
 
 
@@ -214,9 +219,8 @@ def test_what_was_not_applied_is_handed_over_again(outbox: Outbox) -> None:
 def test_a_large_change_comes_in_parts(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(legs, "ROWS_MAX", 2)
     with closing(outbox.open(None)) as source:
-        outbox.party.run(
-            "insert into orang values (11, 'x', ''), (12, 'x', ''), (13, 'x', ''), (14, 'x', ''), (15, 'x', '')"
-        )
+        for number in range(11, 16):
+            outbox.party.run(insert(number))
         keys: list[str] = []
         while (signals := source.read(0.0)) is not None:
             some = found(signals)[0]
@@ -329,6 +333,7 @@ def test_no_order_of_commits_hides_a_note(pg_outbox: Outbox) -> None:
         "drop table sipol.{slot}",
         "alter table sipol.{slot} add constraint penuh check (false) not valid",
         "alter table sipol.{slot} owner to postgres; revoke all on sipol.{slot} from {slot}_owner",
+        "alter sequence sipol.{slot}_id_seq maxvalue 2 restart 2; select nextval('sipol.{slot}_id_seq')",
         "drop schema sipol cascade",
     ],
 )
@@ -357,8 +362,7 @@ def test_partitioned_tables_truncates_and_tables_without_a_key_are_noted(pg_outb
         ["insert into bagian values (1, 'x'), (null, 'y')", "update bagian set a = 5 where a = 1", "truncate orang"]
     )
     assert [(table, keys) for table, keys in pg_outbox.notes()] == [
-        ("public.bagian", {"a": "1"}), ("public.bagian", {"a": None}),
-        ("public.bagian", {"a": "1"}), ("public.bagian", {"a": "5"}), ("public.orang", None),
+        ("public.bagian", {"a": ["1", None]}), ("public.bagian", {"a": ["1", "5"]}), ("public.orang", None),
     ]  # fmt: skip
 
 
@@ -411,6 +415,6 @@ def sqlite_script(party: AnyParty, text: str) -> None:
 
 
 def test_a_row_the_kit_did_not_write_is_refused() -> None:
-    for values in ("[1]", '{"a": 1}', "x", b"\xff"):
+    for values in ("[1]", "{}", '{"a": 1}', '{"a": ["1", 2]}', '{"a": ["1"], "b": []}', "x", b"\xff"):
         with pytest.raises(SourceProtocolError):
             parse(1, "main.orang", values)

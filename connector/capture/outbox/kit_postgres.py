@@ -189,6 +189,9 @@ def _prune(request: OutboxRequest) -> Iterator[Step]:
         yield Step("for the reader", f"grant execute on function {name} to {quoted(request.reader)}")
 
 
+# Keys in one note at most: some kilobytes of text.
+KEYS_OF_A_NOTE = 1_000
+
 # Event: the verb, how its trigger names the rows, and those rows' names.
 TRANSITIONS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     "i": ("insert", "referencing new table as baru", ("baru",)),
@@ -227,14 +230,15 @@ def trigger_body(request: OutboxRequest, table: OutboxTable, event: str) -> str:
     """The text of a trigger's function, as `check` compares it with what the server has."""
     mark, lost = quoted(request.schema, request.mark), quoted(request.schema, f"{request.name}_lost")
     sequence = quoted(request.schema, f"{request.name}_id_seq")
+    sources = TRANSITIONS[event][2]
+    note = _keys_note(request, table, sources) if sources and table.columns else _whole_note(request, table, sources)
     return f"""
 declare
   room bigint;
   noted bigint;
 begin
   select m.pruned + m.notes_max - s.last_value into room from {mark} m, {sequence} s;
-  {_note(request, table, TRANSITIONS[event][2])} limit greatest(room, 0);
-  get diagnostics noted = row_count;
+{note}
   if noted >= room and not exists (select from {lost}) then
     insert into {lost} default values;
   end if;
@@ -246,13 +250,31 @@ end
 """
 
 
-def _note(request: OutboxRequest, table: OutboxTable, sources: Sequence[str]) -> str:
-    into = f"insert into {quoted(request.schema, request.name)} (tabel, kunci)"
-    if not sources or not table.columns:
-        # A table without a key path: that something changed is all there is to say, once a statement.
-        some = f" where exists (select from {sources[-1]})" if len(sources) == 1 else ""
-        return f"{into} select {text(table.place)}, null{some}"
+def _whole_note(request: OutboxRequest, table: OutboxTable, sources: Sequence[str]) -> str:
+    """A table without a key path, or a truncate: that something changed is all there is to say, once a statement."""
+    some = f" where exists (select from {sources[-1]})" if len(sources) == 1 else ""
+    return f"""\
+  insert into {quoted(request.schema, request.name)} (tabel, kunci) select {text(table.place)}, null{some}
+   limit greatest(room, 0);
+  get diagnostics noted = row_count;"""
+
+
+def _keys_note(request: OutboxRequest, table: OutboxTable, sources: Sequence[str]) -> str:
+    """The keys of a statement's rows, many to a note: a bulk update of 100,000 rows writes a hundred notes.
+
+    A note's number is its last key's, so that the limit counts keys. Keys are made distinct by UNION: the plan is made
+    once, for the first statement, and a join that suits one row would take a bulk update hours.
+    """
+    sequence = text(f"{quoted(request.schema, f'{request.name}_id_seq')}")
     columns = ", ".join(f"r.{quoted(column)}::text as c{n}" for n, column in enumerate(table.columns))
     rows = " union ".join(f"select {columns} from {source} r" for source in sources)
-    pairs = ", ".join(f"{text(column)}, k.c{n}" for n, column in enumerate(table.columns))
-    return f"{into} select {text(table.place)}, jsonb_build_object({pairs}) from ({rows}) k"
+    pairs = ", ".join(f"{text(column)}, to_jsonb(array_agg(keys.c{n}))" for n, column in enumerate(table.columns))
+    return f"""\
+  with keys as materialized (
+    select k.*, nextval({sequence}::regclass) as id, (row_number() over () - 1) / {KEYS_OF_A_NOTE} as part
+      from ({rows}) k limit greatest(room, 0)
+  ), notes as (
+    insert into {quoted(request.schema, request.name)} (id, tabel, kunci) overriding system value
+    select max(keys.id), {text(table.place)}, jsonb_build_object({pairs}) from keys group by keys.part
+  )
+  select count(*) into noted from keys;"""

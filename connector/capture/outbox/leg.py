@@ -17,7 +17,7 @@ from connector.capture.signals import KeySet, Match, Route, Routes
 from connector.errors import PositionLost, SourceMisconfigured, SourceProtocolError
 from connector.events import short_parts, source_key
 
-# Notes taken at a time. A larger transaction arrives in parts, which re-reading makes harmless.
+# Keys taken at a time, about. A larger transaction arrives in parts, which re-reading makes harmless.
 ROWS_MAX = 20_000
 
 
@@ -69,13 +69,13 @@ class OutboxLeg:
         state = self._exists()
         if state.lost:
             yield self._lost(state)
-        while rows := self._table.rows(ROWS_MAX):
+        while (notes := self._table.rows(ROWS_MAX)).rows:
             find = _Touched(self._keys_in_memory)
-            for row in rows:
+            for row in notes.rows:
                 find.add(row, self._routes.get(row.table, ()))
-            self._ids = [row.id for row in rows]
+            self._ids = [row.id for row in notes.rows]
             yield find.found()
-            if len(rows) < ROWS_MAX:
+            if notes.whole:
                 return
 
     def _lost(self, state: State) -> Found:
@@ -111,19 +111,23 @@ class _Touched:
     def add(self, row: Row, routes: Sequence[Route]) -> None:
         for route in routes:
             columns = route.key or route.match
-            if row.values is None or not columns or any(column not in row.values for _, column in columns):
+            noted = row.keys[0] if row.keys else None
+            if noted is None or not columns or any(column not in noted for _, column in columns):
                 # A truncate, a table without a key path, or a kit older than the mapping: look at all of it.
                 self._whole.add(route.entity)
                 continue
-            texts = [row.values[column] for _, column in columns]
-            parts = tuple(text for text in texts if text is not None)
-            if len(parts) < len(texts):
-                continue  # a NULL: such a row is never staged, nor joined
-            if route.key:
-                self._set(self._keys, route.entity).add(source_key(short_parts(parts)))
-            else:
-                match = Match(route.entity, tuple(name for name, _ in route.match))
-                self._set(self._matches, match).add(source_key(parts))
+            for values in row.keys or ():
+                self._add_key(route, [values[column] for _, column in columns])
+
+    def _add_key(self, route: Route, texts: Sequence[str | None]) -> None:
+        parts = tuple(text for text in texts if text is not None)
+        if len(parts) < len(texts):
+            return  # a NULL: such a row is never staged, nor joined
+        if route.key:
+            self._set(self._keys, route.entity).add(source_key(short_parts(parts)))
+        else:
+            match = Match(route.entity, tuple(name for name, _ in route.match))
+            self._set(self._matches, match).add(source_key(parts))
 
     def _set(self, sets: dict[_Of, KeySet], of: _Of) -> KeySet:
         if of not in sets:
@@ -143,14 +147,20 @@ def parse(number: object, table: object, values: object) -> Row:
     try:
         schema, _, name = _text(table).partition(".")
         found = None if values is None else json.loads(_text(values))
-        if found is not None and not all(v is None or isinstance(v, str) for v in found.values()):
-            raise ValueError
-        return Row(int(_text(number)), (schema, name), found)
+        return Row(int(_text(number)), (schema, name), None if found is None else _keys(found))
     except (ValueError, AttributeError):
         raise SourceProtocolError(
             "the change table holds a row that the kit's triggers did not write",
             hint="the party's DBA removes it, or removes the kit and installs it again",
         ) from None
+
+
+def _keys(found: dict[str, object]) -> tuple[dict[str, str | None], ...]:
+    """A note's keys: a text for each column, or for each column a list of as many texts as there are keys."""
+    columns = [value if isinstance(value, list) else [value] for value in found.values()]
+    if not columns or not all(text is None or isinstance(text, str) for column in columns for text in column):
+        raise ValueError
+    return tuple(dict(zip(found, texts, strict=True)) for texts in zip(*columns, strict=True))
 
 
 def _text(value: object) -> str:

@@ -9,11 +9,19 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A noted change: the base table, and its key columns' text; None where the whole table changed (TRUNCATE)."""
+    """A note: the base table, and its key columns' text for each row that changed; None where all of it did."""
 
     id: int
     table: tuple[str, str]
-    values: Mapping[str, str | None] | None
+    keys: tuple[Mapping[str, str | None], ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """The oldest notes; `whole` where no more are there."""
+
+    rows: Sequence[Row]
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +45,8 @@ class ChangeTable(Protocol):
         Raises `SourceMisconfigured` where it may not be read.
         """
 
-    def rows(self, limit: int) -> Sequence[Row]:
-        """Notes that are visible now, oldest first."""
+    def rows(self, limit: int) -> Notes:
+        """Notes that are visible now, oldest first, of about `limit` keys."""
 
     def remove(self, ids: Sequence[int], handed: int, *, mended: bool = False) -> None:
         """Remove exactly these notes, and write down after which hand-over; `mended`: what was lost is in staging."""

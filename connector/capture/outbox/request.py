@@ -10,7 +10,7 @@ from connector.errors import UsageError
 
 # Bytes of a name that every engine takes, less our suffixes.
 NAME_BYTES_MAX = 48
-# Notes kept for us while we are away, at about 200 bytes each. Beyond it the party's disk counts more than ours.
+# Keys noted for us while we are away, at up to 200 bytes each. Beyond it the party's disk counts more than ours.
 NOTES_MAX = 1_000_000
 
 

@@ -11,10 +11,13 @@ from psycopg import sql
 
 from connector import pg
 from connector.capture.outbox.leg import parse
-from connector.capture.outbox.ports import Row, State
+from connector.capture.outbox.ports import Notes, Row, State
 from connector.errors import SourceMisconfigured
 from connector.sqldb.engines import Options
 from connector.sqldb.session import SqlSession
+
+# Notes fetched before it is known how many keys they hold.
+FIRST_NOTES = 20
 
 _NOT_ALLOWED = "the change table or its functions may not be used"
 _HINT = "the party's DBA runs the kit's SQL again: `connector kit PARTY`"
@@ -60,13 +63,22 @@ class PgChangeTable:
             ).fetchone()
         return None if row is None else State(int(row[0]), row[1] or row[2], row[1] and not row[2])
 
-    def rows(self, limit: int) -> Sequence[Row]:
-        query = sql.SQL("select id, tabel, kunci::text from {} order by id limit {}").format(
-            sql.Identifier(self._schema, self._name), sql.Literal(limit)
+    def rows(self, limit: int) -> Notes:
+        query = sql.SQL("select id, tabel, kunci::text from {} order by id").format(
+            sql.Identifier(self._schema, self._name)
         )
-        with self._using("reading the change table"):
-            found = self._conn.execute(query).fetchall()
-        return [parse(*row) for row in found]
+        found: list[Row] = []
+        keys, size = 0, min(limit, FIRST_NOTES)
+        # Through a cursor: a note may hold one key or a thousand, and memory is for `limit` of them.
+        with self._using("reading the change table"), self._conn.transaction(), self._conn.cursor("notes") as cursor:
+            cursor.execute(query)
+            while keys < limit and (group := cursor.fetchmany(size)):
+                notes = [parse(*row) for row in group]
+                found += notes
+                sizes = [len(note.keys or "-") for note in notes]
+                keys += sum(sizes)
+                size = max(1, (limit - keys) // max(sizes))
+        return Notes(found, keys < limit)
 
     def remove(self, ids: Sequence[int], handed: int, *, mended: bool = False) -> None:
         query = sql.SQL("select {}(%s::bigint[], %s, %s)").format(sql.Identifier(self._schema, f"{self._name}_prune"))
@@ -110,10 +122,10 @@ class SqlChangeTable:
             full = lost < _LOST_AGAIN and self._room.full()
         return State(handed, bool(lost) or full, lost == 1 and not full)
 
-    def rows(self, limit: int) -> Sequence[Row]:
+    def rows(self, limit: int) -> Notes:
         with self._using("reading the change table"):
             found = self._session.execute(f"select id, tabel, kunci from {self._table} order by id limit {int(limit)}")
-        return [parse(*row) for row in found]
+        return Notes([parse(*row) for row in found], len(found) < limit)
 
     def remove(self, ids: Sequence[int], handed: int, *, mended: bool = False) -> None:
         numbers = [int(number) for number in ids]
