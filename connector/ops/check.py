@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 
 import psycopg
 
@@ -18,7 +19,7 @@ from connector.errors import StagingError, StagingIncompatible, StagingUnavailab
 from connector.mapping import check as mapping_check
 from connector.mapping import document
 from connector.mapping.rules import Document, Lineage
-from connector.ops import lineage
+from connector.ops import certificates, lineage
 from connector.ops.kit import outbox_request
 from connector.staging import migrate, session
 
@@ -26,6 +27,8 @@ from connector.staging import migrate, session
 MODES: Mapping[str, Mode] = {"pull": "pull", "stream": "stream", "debezium": "stream"}
 # Ways of capture that ask the views alone: no base table is followed.
 UNROUTED = frozenset({"cursor", "diff"})
+# As the alert has it: time for a party's DBA to have a certificate signed.
+CERTIFICATE_DAYS = 21
 POLLED_ENGINES = ("postgresql", "mariadb", "mysql", "sqlite")
 
 
@@ -43,7 +46,8 @@ def check_party(party: Party) -> tuple[Finding, ...]:
     ask = examine if party.source.engine == "postgresql" else examine_sql
     dsn = party.source.dsn.reveal()
     logged = examine_log(dsn, expected.views) if _has_binlog(party) else ()
-    return _party_rules(party, mapping) + _lineage(found) + ask(dsn, expected) + logged
+    certificate = server_certificate(party.name, party.source.engine, dsn, datetime.now(UTC))
+    return _party_rules(party, mapping) + _lineage(found) + ask(dsn, expected) + logged + certificate
 
 
 def expectations(party: Party, mapping: Document) -> Expectations:
@@ -146,6 +150,16 @@ def _party_rules(party: Party, mapping: Document) -> tuple[Finding, ...]:
     return tuple(found)
 
 
+def server_certificate(place: str, engine: str, dsn: str, now: datetime) -> tuple[Finding, ...]:
+    """Whether the certificate of a server, where it has one, is good for a while."""
+    end = certificates.end_of(engine, dsn)
+    if end is None or end - now.timestamp() > CERTIFICATE_DAYS * 86_400:
+        return ()
+    said = f"the server's certificate ends on {datetime.fromtimestamp(end, UTC):%Y-%m-%d}: then we are refused"
+    remedy = "a new one for the same name; where its issuer is another, a new file for sslrootcert"
+    return (warning("CERTIFICATE_ENDS", place, said, remedy),)
+
+
 # ------------------------------------------------------------------------------------------------- staging
 
 
@@ -153,7 +167,7 @@ def check_staging(dsn: str) -> tuple[Finding, ...]:
     """Examine our own database: reachable, new enough, migrated, ours to write, durable and discreet."""
     try:
         with session.connect(dsn, application="sipol-connector check") as conn, session.translated("checking staging"):
-            return tuple(_staging(conn))
+            return tuple(_staging(conn)) + server_certificate("staging", "postgresql", dsn, datetime.now(UTC))
     except StagingUnavailable as exc:
         return (error("STAGING_UNREACHABLE", "staging", exc.message, exc.hint),)
     except StagingError as exc:

@@ -13,9 +13,8 @@ import structlog
 
 from connector.config import Config
 from connector.errors import ConnectorError, EnvironmentMissing
-from connector.ops import figures
+from connector.ops import certificates, figures
 from connector.staging import session
-from connector.web import certificates
 from connector.web.health import Health
 from connector.web.seen import Seen
 from connector.web.server import Server

@@ -19,8 +19,9 @@ from sqlalchemy.exc import DBAPIError
 from connector import config, pg, tls
 from connector.embedded import Server
 from connector.errors import SourceUnavailable
+from connector.ops import certificates
+from connector.ops.check import server_certificate
 from connector.sqldb import engines
-from connector.web import certificates
 from tests.conftest import missing
 
 HOST = "db.uji.example"
@@ -114,6 +115,15 @@ def test_the_end_of_a_certificate_is_told_without_logging_in(guarded: Guarded, t
         " source: {engine: postgresql, capture: pull, dsn: '${file:alfa.dsn}'}}\n"
     )
     assert certificates.ends(config.load(path)) == {"alfa": END.timestamp()}
+
+
+def test_check_names_a_certificate_that_ends_soon(guarded: Guarded) -> None:
+    assert server_certificate("alfa", "postgresql", guarded.dsn(), END - timedelta(days=30)) == ()
+    (finding,) = server_certificate("alfa", "postgresql", guarded.dsn(), END - timedelta(days=20))
+    assert (finding.code, finding.level, finding.subject) == ("CERTIFICATE_ENDS", "warning", "alfa")
+    assert f"{END:%Y-%m-%d}" in finding.message
+    # Over a socket of this machine there is none.
+    assert server_certificate("alfa", "postgresql", guarded.server.dsn(), END) == ()
 
 
 def test_a_pinned_dsn_reaches_such_a_server(guarded: Guarded) -> None:

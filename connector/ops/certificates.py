@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 import psycopg
@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from connector.config import Config, Secret
+from connector.config import Config
 from connector.errors import ConfigError
 
 TIMEOUT_S = 5.0
@@ -35,26 +35,29 @@ def ends(config: Config) -> dict[str, float]:
 
     What has no TLS, or does not answer, is not there.
     """
+    places = {name: (party.source.engine, party.source.dsn) for name, party in config.parties.items()}
+    if config.staging.dsn is not None:
+        places[""] = ("postgresql", config.staging.dsn)
     found: dict[str, float] = {}
-    for name, place in _places(config):
-        with suppress(OSError, ValueError, struct.error):
-            found[name] = min(_end(*peer) for peer in place)
+    for name, (engine, dsn) in places.items():
+        with suppress(ConfigError):
+            end = end_of(engine, dsn.reveal())
+            found |= {name: end} if end is not None else {}
     return found
 
 
-def _places(config: Config) -> Iterator[tuple[str, list[tuple[str, int, Begin]]]]:
-    if config.staging.dsn is not None:
-        yield "", _peers("postgresql", config.staging.dsn)
-    for name, party in config.parties.items():
-        yield name, _peers(party.source.engine, party.source.dsn)
+def end_of(engine: str, dsn: str) -> float | None:
+    """When the certificate of a dsn's server ends; of several servers the first to end. None as in `ends`."""
+    with suppress(OSError, ValueError, struct.error):
+        return min(_end(*peer) for peer in _peers(engine, dsn))
+    return None
 
 
-def _peers(engine: str, dsn: Secret) -> list[tuple[str, int, Begin]]:
+def _peers(engine: str, dsn: str) -> list[tuple[str, int, Begin]]:
     """Where a dsn leads over a network."""
-    with suppress(ConfigError, psycopg.ProgrammingError, ArgumentError):
-        text = dsn.reveal()
+    with suppress(psycopg.ProgrammingError, ArgumentError):
         if engine == "postgresql":
-            parts = conninfo_to_dict(text)
+            parts = conninfo_to_dict(dsn)
             hosts = str(parts.get("hostaddr") or parts.get("host") or "").split(",")
             ports = str(parts.get("port") or 5432).split(",")
             return [
@@ -63,7 +66,7 @@ def _peers(engine: str, dsn: Secret) -> list[tuple[str, int, Begin]]:
                 if host and not host.startswith(("/", "@"))
             ]
         if engine in ("mariadb", "mysql"):
-            url = make_url(text)
+            url = make_url(dsn)
             return [(url.host, url.port or 3306, _maria)] if url.host and "unix_socket" not in url.query else []
     return []
 
