@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import psycopg
 import structlog
 
 from connector import pg
@@ -28,6 +29,8 @@ from connector.sqldb.session import SqlSession
 Origin = Literal["declared", "derived"]
 # A catalogue that takes longer is a server in trouble.
 LIMIT_S = 20.0
+# Ways of capture by PostgreSQL's log, through a publication.
+LOGGED = frozenset({"pull", "stream", "debezium"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +90,14 @@ def _catalogue(source: Source, dsn: str, entities: Sequence[Mapped], application
     views = [one.view for one in entities]
     tables = [line.table for one in entities for line in one.declared]
     if source.engine == "postgresql":
-        logged = source.capture in ("pull", "stream", "debezium")
-        with closing(pg.connect(dsn, application=application, statement_timeout_s=LIMIT_S, lock_timeout_s=5)) as conn:
-            return pg_definitions.read(conn, views, tables, logged=logged)
+        with closing(_connect(dsn, application)) as conn:
+            return pg_definitions.read(conn, views, tables, logged=source.capture in LOGGED)
     with closing(SqlSession(dsn, Options(application, LIMIT_S))) as session:
         return sql_definitions.read(session, views, tables)
+
+
+def _connect(dsn: str, application: str) -> psycopg.Connection:
+    return pg.connect(dsn, application=application, statement_timeout_s=LIMIT_S, lock_timeout_s=5)
 
 
 def complete(
@@ -200,12 +206,24 @@ class Routing:
         made = routes(found)
         if made != self._routes:
             _tell(found)
+            self._tell_unpublished(dsn, made)
         self._routes = made
         return made
 
     def changed(self, dsn: str) -> bool:
         """Whether the definitions give other routes than the last `now` did."""
         return self._routes is not None and routes(self._look_up(dsn)) != self._routes
+
+    def _tell_unpublished(self, dsn: str, made: Routes) -> None:
+        if self._source.engine != "postgresql" or self._source.capture not in LOGGED:
+            return
+        with closing(_connect(dsn, self._application)) as conn:
+            for table in pg_definitions.unpublished(conn, self._source.publication, made):
+                structlog.get_logger().error(
+                    "table_not_published", table=".".join(table),
+                    entities=sorted({route.entity for route in made[table]}),
+                    hint="a view reads it, and its changes do not reach us: the DBA runs `connector kit PARTY` again",
+                )  # fmt: skip
 
     def _look_up(self, dsn: str) -> Found:
         return look_up(self._source, dsn, self._entities, self._application)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from workbench import DDL, MAPPING, MEMBERS, PEOPLE, Layout, Workbench
 
+from connector.capture.postgres.kit import kit_sql
 from connector.capture.postgres.kit_request import KitTable
 
 Make = Callable[..., Workbench]
@@ -38,7 +40,7 @@ LAYOUT = Layout(
     DDL + MORE + PEOPLE.replace("%s::int", "{}").replace("%%", "%").format(1, PEOPLE_MAX)
     + "insert into public.papan_orang select 1 + g % 7, g, 'ANGGOTA' from generate_series(1, 9) g;",
     UNDECLARED,
-    (*MEMBERS.tables, KitTable("public", "pengaturan", ("nama",)), KitTable("public", "gelar", ("orang_id",))),
+    (*MEMBERS.tables, KitTable("public", "pengaturan", ("nama",))),
     MEMBERS.views, MEMBERS.nudge,
 )  # fmt: skip
 
@@ -86,23 +88,17 @@ def test_a_table_without_a_path_has_the_view_looked_at_once_a_burst(make_workben
     assert bench.staged("uji", "anggota", "alamat", "60") == "JALAN 19 JL MAWAR 60"
     assert looks(bench, "anggota") == 1
     assert looks(bench, "pengurus") == 0
-    # A row that joins nothing is no reason to hold anything up, and one that takes all rows away meets the brake.
-    party.run("insert into public.pengaturan values ('lain', 'x')")
-    bench.check("uji")
-    party.run("delete from public.pengaturan where nama = 'awalan'")
-    bench.await_reason("uji", "anggota", "held", "delete_brake")
-    party.run("insert into public.pengaturan values ('awalan', 'GG')")
-    bench.ask("approve", "uji", "anggota")
-    bench.await_reason("uji", "anggota", "streaming")
-    bench.check("uji")
 
 
 def test_a_replaced_view_is_followed_by_its_new_definition(make_workbench: Make) -> None:
-    """Through the view behind it too: what it is made of is looked up again, without a restart."""
+    """Without a restart; a table that the kit does not know yet is told, and followed once the kit was run again."""
     bench = followed(make_workbench)
     party, daemon = bench.parties["uji"], bench.daemons[0]
     party.run(WITH_TITLES)
-    bench.wait_until(lambda: bool(daemon.named("lineage_changed")), "the new definition is noticed")
+    bench.wait_until(lambda: bool(daemon.named("table_not_published")), "the new definition is noticed")
+    assert daemon.named("table_not_published")[0]["table"] == "public.gelar"
+    request = party.kit_request()
+    party.run_script(kit_sql(replace(request, tables=(*request.tables, KitTable("public", "gelar", ("orang_id",))))))
     bench.check("uji")
     before = looks(bench, "anggota")
     party.run("insert into public.gelar values (8, 'S.H.'), (9, 'M.Sc.')")

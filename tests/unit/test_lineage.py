@@ -49,6 +49,16 @@ FORMS = {
         "select o.id, k.kerja_id from p.orang o left join p.kerja k on k.kerja_id = o.kerja_id",
         "id", "orang id=id; kerja *",
     ),
+    "what a left join goes by decides no rows": (
+        ("select p.papan_id, p.orang_id, o.id, k.nama from p.papan p join p.orang o on o.id = p.orang_id"
+        " left join p.kerja k using (kerja_id)"),
+        "papan_id,orang_id", "papan papan_id=papan_id,orang_id=orang_id; orang ?orang_id=id; kerja *",
+    ),
+    "but a condition on what it found does": (
+        ("select p.papan_id, p.orang_id, k.nama from p.papan p join p.orang o on o.id = p.orang_id"
+        " left join p.kerja k using (kerja_id) where k.aktif is not true"),
+        "papan_id,orang_id", "papan papan_id=papan_id,orang_id=orang_id; orang *; kerja *",
+    ),
     "an inner join may take rows away": (
         "select o.id, k.kerja_id from p.orang o join p.kerja k using (kerja_id)",
         "id", "orang id=id; kerja ?kerja_id=kerja_id",

@@ -66,7 +66,7 @@ def inner(left: Node, right: Node, said: Said, edges: list[Edge]) -> Node:
 def outer(left: Node, right: Node, said: Said, edges: list[Edge]) -> Node:
     """`left` stays; where `right` has nothing for it, NULLs."""
     for trail in left.trails:
-        trail.use(said.columns)
+        trail.choose(right.sources, said.columns)
         if trail.lasting is not None and trail.lasts(said.columns, left.sources):
             trail.lasting |= frozenset(right.sources)
     for trail in (*right.trails, *said.trails):

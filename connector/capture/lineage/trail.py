@@ -47,6 +47,8 @@ class Trail:
     shown: bool = False
     same: dict[Col, dict[str, bool]] = field(default_factory=dict)
     made: dict[Col, Part] = field(default_factory=dict)
+    # Sources whose row, or its absence, these columns choose.
+    chosen: dict[int, Part] = field(default_factory=dict)
     used: Part = NOTHING
     sure: frozenset[str] = frozenset()
     lasting: frozenset[int | Col] | None = None
@@ -64,7 +66,8 @@ class Trail:
             return None if column[1] == WHOLE else frozenset({column[1]})
         if column[1] == WHOLE and any(source == column[0] for source, _ in self.made):
             return None
-        return self.made.get(column, NOTHING)
+        made, chosen = self.made.get(column, NOTHING), self.chosen.get(column[0], NOTHING)
+        return None if made is None or chosen is None else made | chosen
 
     def parts(self, columns: Iterable[Col]) -> Part:
         found: frozenset[str] = frozenset()
@@ -74,6 +77,13 @@ class Trail:
                 return None
             found |= part
         return found
+
+    def choose(self, sources: Iterable[int], columns: Iterable[Col]) -> None:
+        """These columns say which row of some sources a row goes with; it stays without one."""
+        part = self.parts(columns)
+        for source in sources if part != NOTHING else ():
+            known = self.chosen.get(source, NOTHING)
+            self.chosen[source] = None if known is None or part is None else known | part
 
     def use(self, columns: Iterable[Col]) -> None:
         part = self.parts(columns)

@@ -39,6 +39,7 @@ def read(conn: psycopg.Connection, views: Iterable[Name], tables: Iterable[Name]
     }
     with pg.translated("reading the views' definitions"):
         relations = conn.execute(_RELATIONS, params).fetchall()
+        system = conn.execute(_SYSTEM_RELATIONS).fetchall()
         columns = conn.execute(_COLUMNS, {"rels": [oid for oid, *_ in relations]}).fetchall()
     found: dict[int, dict[str, Column]] = {}
     identity: dict[int, list[str]] = {}
@@ -47,7 +48,8 @@ def read(conn: psycopg.Connection, views: Iterable[Name], tables: Iterable[Name]
         found.setdefault(rel, {})[name] = Column(_kind(type_name), carried)
         if is_primary:
             identity.setdefault(rel, []).append(name)
-    texts, bases = {}, {}
+    texts: dict[Name, ViewText] = {}
+    bases = {("pg_catalog", name): BaseTable(unseen=_OF_THE_SYSTEM) for (name,) in system}
     for oid, schema, name, kind, text, reads, functions in relations:
         if kind == "v":
             shown = tuple(found.get(oid, {}))
@@ -57,7 +59,8 @@ def read(conn: psycopg.Connection, views: Iterable[Name], tables: Iterable[Name]
                 "a table of the system: its changes are not followed" if schema in _SYSTEM else _UNSEEN.get(kind, "")
             )
             bases[schema, name] = BaseTable(found.get(oid, {}), tuple(identity.get(oid, ())), unseen)
-    return Catalogue("postgres", bases, texts)
+    # The session's search_path is pinned: what a definition names without a schema is of the system.
+    return Catalogue("postgres", bases, texts, schema="pg_catalog")
 
 
 def unpublished(conn: psycopg.Connection, publication: str, tables: Iterable[Name]) -> tuple[Name, ...]:
@@ -117,6 +120,11 @@ select c.oid::int8, n.nspname, c.relname, c.relkind::text,
   join pg_namespace n on n.oid = c.relnamespace
  order by 2, 3
 """
+
+# What a view depends on of these is in no list: they are never dropped.
+_SYSTEM_RELATIONS = (
+    "select relname from pg_class where relnamespace = 'pg_catalog'::regnamespace and relkind in ('r', 'v')"
+)
 
 # The base type of a domain compares as the domain does. A collation that is not deterministic calls different texts
 # equal: a kind of its own.
