@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from connector.errors import SourceBusy
 from connector.runtime.ports import Limits
 from connector.runtime.stopwatch import Stopwatch
+from connector.runtime.traces import Traces
 from connector.view.blocks import Block
 
 # Fewer rows at a time do not help a server that cannot give even these within its time limit.
@@ -36,9 +37,10 @@ def bounded(blocks: Iterable[Block], rows: int) -> Iterator[Block]:
 class Pace:
     """A worker's limits, how much of them to use just now, and where its time goes. Outlives its sessions."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, traces: Traces | None = None) -> None:
         self.limits = limits
         self.watch = Stopwatch()
+        self.traces = traces or Traces()
         self._halvings = 0
         self._successes = 0
 

@@ -72,6 +72,7 @@ class Pipeline:
         self._wait = wait
         self._hidden_s = 0.0
         self._watch = pace.watch
+        self._traces = pace.traces
         self._log = structlog.get_logger()
 
     def apply(self, signals: Signals, entities: Mapping[str, Entity], states: Mapping[str, EntityStatus]) -> bool:
@@ -210,7 +211,8 @@ class Pipeline:
         """One wide line for the batch: its counts, whole and by entity, and where its time went."""
         outcomes = applied.outcomes
         counts = {name: sum(getattr(outcome, name) for outcome in outcomes) for name in COUNTS}
-        stages = {f"{stage}_s": round(seconds, 4) for stage, seconds in self._watch.lap().items()}
+        lap = self._watch.lap()
+        stages = {f"{stage}_s": round(seconds, 4) for stage, seconds in lap.items()}
         entities = {
             outcome.entity: {name: getattr(outcome, name) for name in COUNTS if getattr(outcome, name)}
             for outcome in outcomes
@@ -219,6 +221,12 @@ class Pipeline:
             "batch_committed", audit_seq=applied.seq, position=signals.position.text,
             transactions=signals.transactions, **counts, **stages, entities=entities,
         )  # fmt: skip
+        facts: dict[str, str | int] = {
+            "audit_seq": applied.seq,
+            "position": signals.position.text,
+            "transactions": signals.transactions,
+        }
+        self._traces.batch({**facts, **counts}, lap)
 
 
 def _blind(signals: Signals, entities: Mapping[str, Entity], states: Mapping[str, EntityStatus]) -> frozenset[str]:

@@ -19,6 +19,7 @@ from connector.runtime.pipeline import Stopped
 from connector.runtime.policy import Policy, Reaction, delay_s, policy_for
 from connector.runtime.ports import Party, Wait
 from connector.runtime.session import WISHES_S, Session
+from connector.runtime.traces import Traces
 from connector.staging.party import PartyStaging, Report, Standing
 
 # With `once` nobody waits for a server to come back: so many tries, then the run has failed.
@@ -36,7 +37,7 @@ class Worker:
         self._once = once
         self._log = structlog.get_logger()
         self._attempt = 0
-        self._pace = Pace(party.limits)
+        self._pace = Pace(party.limits, Traces.from_environment(party.name))
 
     def run(self) -> bool:
         """Run; True where it ended as asked, False where the party had to be halted."""
