@@ -17,10 +17,12 @@ LOCK_TIMEOUT_S = 30.0
 NEVER = 1 << 31
 
 # What a mapping program wants. The list of regions as a hash table takes 7 MB; a plan used once is not worth compiling;
-# and of tables without statistics, as a batch's are, the planner would sort the whole batch to merge it.
+# and of tables without statistics, as a batch's are, the planner would sort the whole batch to merge it. A commit is to
+# be on disk when it returns, or the source would be told of one that a crash takes back; what waits for longer is left.
 SETTINGS = """
 select set_config('work_mem', '64MB', false), set_config('jit', 'off', false),
-       set_config('enable_mergejoin', 'off', false)
+       set_config('enable_mergejoin', 'off', false),
+       set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)
 """
 
 

@@ -839,3 +839,12 @@ def test_small_batches_share_a_plan_until_the_partition_has_grown(staged: Staged
     assert plans() == (1, True), "a large batch is planned for itself"
     staged.signal([("8", "a", "n")])
     assert plans() == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"), [("off", "on"), ("on", "on"), ("local", "local"), ("remote_apply", "remote_apply")]
+)
+def test_p4_a_commit_of_ours_is_on_disk_whatever_the_servers_default(staging_dsn: str, asked: str, kept: str) -> None:
+    """The source is told of what was committed: a crash of staging must not take it back."""
+    with closing(session.connect(f"{staging_dsn} options='-c synchronous_commit={asked}'")) as conn:
+        assert conn.execute("show synchronous_commit").fetchone() == (kept,)
