@@ -45,6 +45,7 @@ begin
         grant update on audit.head, audit.sequencer, audit.cosignature to sipol_daemon;
         -- An erasure deletes salts, and a key that is a person's number; digests stay.
         grant delete on audit.salt to sipol_daemon;
+        grant delete on audit.committed to sipol_daemon;
         grant update (keys) on audit.committed to sipol_daemon;
         grant select on all tables in schema sipol to sipol_daemon;
         grant usage on all sequences in schema connector, staging, audit to sipol_daemon;

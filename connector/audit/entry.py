@@ -53,7 +53,8 @@ def compose(facts: Mapping[str, object], party: str, seq: int, previous: bytes, 
 
 def timestamp(at: datetime) -> str:
     """A time as entries write it: UTC, microseconds, always 27 characters."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # isoformat: verifying a log asks for one an entry, and strftime takes longer than hashing it.
+    return at.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def canonical(body: Mapping[str, object]) -> bytes:

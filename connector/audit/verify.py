@@ -116,10 +116,11 @@ class _Walk:
             body = decode(entry.body)
         except ValueError:
             return "its content is not an entry's"
-        own = {
-            "at": timestamp(entry.at), "party": self.party, "prev": self.hash.hex(), "seq": entry.seq, "v": VERSION,
-        }  # fmt: skip
-        for name, value in own.items():
+        own = (
+            ("at", timestamp(entry.at)), ("party", self.party), ("prev", self.hash.hex()), ("seq", entry.seq),
+            ("v", VERSION),
+        )  # fmt: skip
+        for name, value in own:
             if body.get(name) != value:
                 return f"its `{name}` is not that of its row"
         return unbalanced(body) or self._wrong_position(body)
@@ -168,6 +169,10 @@ def unbalanced(body: Mapping[str, Json]) -> str:
 
 
 def _adds_up(counts: Mapping[str, Json], whole: str, parts: tuple[str, ...]) -> bool:
-    values = [counts.get(name) for name in (whole, *parts)]
-    numbers = [value for value in values if isinstance(value, int) and value >= 0]
-    return len(numbers) == len(values) and numbers[0] == sum(numbers[1:])
+    total = 0
+    for name in parts:
+        value = counts.get(name)
+        if not isinstance(value, int) or value < 0:
+            return False
+        total += value
+    return counts.get(whole) == total

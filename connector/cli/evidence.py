@@ -19,10 +19,12 @@ from connector.audit.note import Algorithm, NoteError, Signer, Verifier
 from connector.cli.match import match
 from connector.cli.options import Globals, JsonOption, given, staging_dsn
 from connector.cli.output import Answer, run_verb
+from connector.cli.wish import TargetArgument, WaitOption, told
 from connector.config import Config, Secret
 from connector.errors import EnvironmentMissing, UsageError
-from connector.ops import evidence
+from connector.ops import evidence, wishes
 from connector.staging import migrate, session
+from connector.staging.retention import KEEP_DAYS_MIN
 
 PartyArgument = Annotated[str, typer.Argument(help="The party.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Write it there; default: standard output.")]
@@ -39,6 +41,7 @@ def register(audit: typer.Typer) -> None:
         ("cosign", cosign),
         ("take", take),
         ("match", match),
+        ("prune", prune),
     ):
         audit.command(name)(verb)
 
@@ -119,6 +122,17 @@ def take(
 ) -> None:
     """Take a witness's cosignature in; it is given out with the checkpoint from then on."""
     run_verb("audit take", json, lambda: _take(given(ctx), file))
+
+
+def prune(
+    ctx: typer.Context,
+    target: TargetArgument,
+    keep_days: Annotated[int, typer.Option(min=KEEP_DAYS_MIN, help="Keep the history of so many days.")],
+    wait: WaitOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Forget the history of rows beyond some days; the daemon does it, and the audit log says so. Entries stay."""
+    run_verb("audit prune", json, lambda: _prune(given(ctx), target, keep_days, wait))
 
 
 # ------------------------------------------------------------------------------------------------- bodies
@@ -207,6 +221,14 @@ def _take(options: Globals, file: Path) -> Answer:
         except NoteError as exc:
             raise UsageError(f"not taken: {exc}", hint="its key belongs in audit.witnesses", place=str(file)) from None
     return Answer(f"{size:,} entries are cosigned by {', '.join(who)}", {"size": size, "witnesses": who})
+
+
+def _prune(options: Globals, target: str, keep_days: int, wait_s: float) -> Answer:
+    config = options.load(check_secrets=False)
+    with _opened(config) as conn:
+        aim = wishes.target(conn, config, target)
+        asked = wishes.ask(conn, "prune", aim, wishes.operator(), {"keep_days": keep_days})
+        return told(conn, asked, wait_s)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from connector.events import EntityState
 from connector.staging.session import translated
 from connector.yamlpos import closest, shown
 
-VERBS = ("pause", "resume", "resync", "approve", "replay", "discard", "reconcile", "erase", "export")
+VERBS = ("pause", "resume", "resync", "approve", "replay", "discard", "reconcile", "erase", "export", "prune")
 BRAKE = "delete_brake"
 # The daemon looks every second; asking staging costs a millisecond.
 POLL_S = 0.2

@@ -18,6 +18,12 @@ def record(batch: Batch, party: str, position: Position | None, facts: Mapping[s
     return seq
 
 
+def outage(staging: PartyStaging, party: str, facts: Mapping[str, object]) -> int:
+    """Record that the party was not followed for a while: a fact that no batch tells of. Gives the entry's number."""
+    with staging.batch(EntryKind.OUTAGE, Read(None)) as batch:
+        return record(batch, party, None, facts)
+
+
 @contextmanager
 def act(staging: PartyStaging, party: str, facts: Mapping[str, object]) -> Iterator[Batch]:
     """A batch without rows: a state changes, and the audit log says so. `facts` names the `act`."""

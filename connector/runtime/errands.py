@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import cast
 
-from connector.staging import quarantine, subjects
+from connector.staging import quarantine, retention, subjects
 from connector.staging.batch import Batch
 from connector.staging.plan import DigestKeys, EntityPlan
 
@@ -52,6 +52,14 @@ def erase(batch: Batch, plan: EntityPlan, args: Mapping[str, object]) -> str:
     assert isinstance(keys, list)
     live, tombstones = subjects.erase(batch, plan, [str(key) for key in keys], str(args.get("nik", "")))
     return f"{live} staged and {tombstones} deleted rows are erased: done"
+
+
+def prune(batch: Batch, plan: EntityPlan, args: Mapping[str, object]) -> str:
+    """Forget the history of an entity's rows beyond some days."""
+    days = args.get("keep_days")
+    assert isinstance(days, int)
+    done = retention.prune(batch, plan, days)
+    return f"the history of {done.batches} batches is forgotten, {done.rows} rows are committed to anew: done"
 
 
 def noted(batch: Batch, entity: str, args: Mapping[str, object]) -> str:  # noqa: ARG001 - as the other errands

@@ -15,7 +15,7 @@ import structlog
 from connector.capture.signals import Signals
 from connector.errors import EntityHeld, PositionLost
 from connector.events import EntityState
-from connector.runtime.acts import act
+from connector.runtime.acts import act, outage
 from connector.runtime.calendar import Calendar
 from connector.runtime.copy import Copier
 from connector.runtime.pace import Pace
@@ -116,6 +116,11 @@ class Session:
             "source_log_lost",
             hint="the party's server came back without the end of its log: its views are read again",
         )
+
+    def record_outage(self, facts: Mapping[str, object]) -> None:
+        """The party was not followed before this session."""
+        seq = outage(self._staging, self._party.name, facts)
+        self._log.info("outage_recorded", audit_seq=seq, reason=facts["reason"])
 
     # -- running
 

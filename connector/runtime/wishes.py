@@ -52,7 +52,9 @@ def _obey_one(
             staging.begin_copy(batch, entities[name].plan)
         case "erase", _ if name in entities:
             return errands.erase(batch, entities[name].plan, wish.args)
-        case "erase", _:
+        case "prune", _ if name in entities:
+            return errands.prune(batch, entities[name].plan, wish.args)
+        case "erase" | "prune", _:
             return "nothing to do, its view cannot be read now: ask again when it can"
         case _:
             return f"nothing to do, it is {status.state.value}"

@@ -7,7 +7,10 @@ stored, so nothing needs to be remembered here.
 from __future__ import annotations
 
 import random
+import time
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import structlog
 
@@ -22,9 +25,32 @@ from connector.runtime.session import WISHES_S, Session
 from connector.runtime.traces import Traces
 from connector.staging.party import PartyStaging, Report, Standing
 
+# Shorter interruptions are retries; longer ones stand in the audit log.
+OUTAGE_S_MIN = 5.0
 # With `once` nobody waits for a server to come back: so many tries, then the run has failed.
 ONCE_TRIES_MAX = 5
 _STATES = {Reaction.RETRY: "retrying", Reaction.RESYNC_NEEDED: "needs_resync", Reaction.HALT: "failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """The first error of a row of them. `began` is of a clock that nobody sets."""
+
+    since: datetime
+    began: float
+    error: ConnectorError
+
+    def facts(self, until: datetime, attempts: int) -> dict[str, object]:
+        """What the audit entry says; times are this machine's."""
+        return {
+            "act": "staging_lost" if isinstance(self.error, StagingError) else "source_lost",
+            "reason": type(self.error).__name__, "message": str(self.error), "attempts": attempts,
+            "outage_from": _time(self.since), "outage_to": _time(until),
+        }  # fmt: skip
+
+
+def _time(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 class Worker:
@@ -38,6 +64,7 @@ class Worker:
         self._log = structlog.get_logger()
         self._attempt = 0
         self._pace = Pace(party.limits, Traces.from_environment(party.name))
+        self._outage: Outage | None = None
 
     def run(self) -> bool:
         """Run; True where it ended as asked, False where the party had to be halted."""
@@ -47,6 +74,7 @@ class Worker:
                     session = Session(
                         self._party, sessions, self._daemon, self._wait, self._pace, self._progress
                     )  # fmt: skip
+                    self._end_outage(session)
                     if session.run(once=self._once):
                         return True
             except Stopped:
@@ -56,6 +84,12 @@ class Worker:
                     return False
         return True
 
+    def _end_outage(self, session: Session) -> None:
+        """Party and staging are reached again: if they were not for long, the audit log says from when to when."""
+        outage, self._outage = self._outage, None
+        if outage is not None and time.monotonic() - outage.began >= OUTAGE_S_MIN:
+            session.record_outage(outage.facts(datetime.now(UTC), self._attempt))
+
     def _progress(self) -> None:
         self._attempt = 0
         self._pace.done()
@@ -63,6 +97,8 @@ class Worker:
     def _react(self, error: ConnectorError, policy: Policy) -> bool:
         """Report an error, and wait where it may pass; False where this party must halt."""
         self._attempt += 1
+        if self._outage is None and policy.reaction is Reaction.RETRY:
+            self._outage = Outage(datetime.now(UTC), time.monotonic(), error)
         if isinstance(error, SourceBusy):
             self._pace.slower()
         log = self._log.warning if policy.reaction is Reaction.RETRY else self._log.error

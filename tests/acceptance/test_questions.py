@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -108,3 +109,26 @@ def test_what_began_is_paired_with_what_ended_it() -> None:
         ("alfa", "kantor", "1", "4", "view_missing"), ("alfa", "*", "5", "6", "source_lost"),
         ("alfa", "*", "2", "7", "slot_lost"), ("beta", "*", "8", None, "pause"),
     ]  # fmt: skip
+
+
+def test_a_party_that_refuses_us_for_a_while_leaves_an_outage_in_the_log(
+    make_workbench: Make, told: Callable[..., Any]
+) -> None:
+    bench = make_workbench("uji", people=10)
+    daemon = bench.start()
+    bench.await_caught_up("uji")
+    party = bench.parties["uji"]
+    party.run(f"alter role {party.reader} nologin")
+    party.run("select pg_terminate_backend(pid) from pg_stat_activity where usename = %s", (party.reader,))
+
+    def long_enough() -> bool:
+        first = daemon.named("session_ended", "uji")[:1]
+        return bool(first) and datetime.now(UTC) - datetime.fromisoformat(first[0]["timestamp"]) > timedelta(seconds=6)
+
+    bench.wait_until(long_enough, "the party was away for six seconds")
+    party.run(f"alter role {party.reader} login")
+    bench.wait_until(lambda: bool(daemon.named("outage_recorded")), "the outage is recorded")
+    (outage,) = told(bench, "outages")["result"]["outages"]
+    assert (outage["party"], outage["entity"]) == ("uji", "*")
+    assert outage["since"] < outage["until"]
+    bench.check("uji")

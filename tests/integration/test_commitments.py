@@ -20,7 +20,7 @@ from connector.events import EntryKind
 from connector.mapping import document
 from connector.mapping.program import ProgramOptions, compile_entity
 from connector.runtime.acts import record
-from connector.staging import subjects
+from connector.staging import history, retention, subjects
 from connector.staging.batch import Read
 from connector.staging.commitment import DIGEST_BYTES, TYPES, commitment, page_digest, row_digest
 from connector.staging.plan import JOURNAL_KEYS
@@ -167,6 +167,33 @@ def test_erasing_a_row_makes_its_commitments_meaningless_and_leaves_the_others_p
     # And every entry still fits the pages that it commits to.
     for told in (wrote, changed, other, erased):
         assert told["commitment"] == committed(staged, told["batch"])
+
+
+def test_history_beyond_its_days_is_forgotten_and_live_rows_stay_provable(staged: Staged) -> None:
+    staged.signal([("1", "a", "n"), ("2", "b", "n")])
+    old = entity(staged)
+    staged.query(
+        "update staging.sync_batch set ended_at = now() - interval '100 days' where party = %(party)s returning 1"
+    )
+    staged.signal([("2", "bb", "n")])
+    recent = entity(staged)
+    before = len(list(audit_log.read(staged.conn, staged.party)))
+    with staged.staging.batch(EntryKind.CONTROL, Read(None)) as batch:
+        done = retention.prune(batch, staged.plan, 90)
+        record(batch, staged.party, None, {"act": "prune"})
+    assert (done.batches, done.rows) == (1, 2)
+    pruned = entity(staged)
+    assert (salt(staged, old["batch"]), pages(staged, old["batch"])) == (None, [])
+    assert salt(staged, recent["batch"]) is not None
+    used = salt(staged, pruned["batch"])
+    assert used is not None
+    assert digests(staged, pruned["batch"])["1"] == expected(used, "1", "a", "n")
+    assert pruned["commitment"] == committed(staged, pruned["batch"])
+    assert len(list(audit_log.read(staged.conn, staged.party))) == before + 1
+    assert sorted(key for key, _ in staged.feed()) == ["1", "2", "2"]
+    with staged.conn.transaction():
+        found = history.of_key(staged.conn, (staged.party, staged.parpol_id), "dokumen", "2")
+    assert ([step.batch for step in found.steps], found.whole) == ([recent["batch"]], False)
 
 
 def test_every_column_of_the_contract_has_a_type_that_the_specification_names(shared_dsn: str) -> None:
