@@ -15,6 +15,7 @@ import typer
 
 import connector.audit.verifier as single_file
 from connector.audit import note, witness
+from connector.audit import timestamp as stamps
 from connector.audit.note import Algorithm, NoteError, Signer, Verifier
 from connector.cli.match import match
 from connector.cli.options import Globals, JsonOption, given, staging_dsn
@@ -41,6 +42,7 @@ def register(audit: typer.Typer) -> None:
         ("cosign", cosign),
         ("take", take),
         ("match", match),
+        ("timestamp", timestamp),
         ("prune", prune),
     ):
         audit.command(name)(verb)
@@ -122,6 +124,16 @@ def take(
 ) -> None:
     """Take a witness's cosignature in; it is given out with the checkpoint from then on."""
     run_verb("audit take", json, lambda: _take(given(ctx), file))
+
+
+def timestamp(
+    ctx: typer.Context,
+    tsa: Annotated[str, typer.Option(help="The authority's URL.")],
+    ca: Annotated[Path, typer.Option(help="Its root certificate (PEM), with intermediates.")],
+    json: JsonOption = False,
+) -> None:
+    """Have the newest checkpoint stamped by a time-stamping authority (RFC 3161); for a timer, once a day."""
+    run_verb("audit timestamp", json, lambda: _timestamp(given(ctx), tsa, ca))
 
 
 def prune(
@@ -221,6 +233,16 @@ def _take(options: Globals, file: Path) -> Answer:
         except NoteError as exc:
             raise UsageError(f"not taken: {exc}", hint="its key belongs in audit.witnesses", place=str(file)) from None
     return Answer(f"{size:,} entries are cosigned by {', '.join(who)}", {"size": size, "witnesses": who})
+
+
+def _timestamp(options: Globals, tsa: str, ca: Path) -> Answer:
+    roots = _read(ca).encode()
+    with _opened(options.load(check_secrets=False)) as conn:
+        checkpoint, _ = evidence.signed(conn)
+        found = stamps.stamp(checkpoint, tsa, roots)
+        stamps.keep(conn, found)
+    said = f"{found.size:,} entries existed at {found.said:%Y-%m-%d %H:%M:%S} UTC, says {tsa}"
+    return Answer(said, {"size": found.size, "tsa": tsa, "said": found.said, "token": found.token})
 
 
 def _prune(options: Globals, target: str, keep_days: int, wait_s: float) -> Answer:

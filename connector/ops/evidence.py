@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 
-from connector.audit import log, merkle, note, sequencer, tree
+from connector.audit import log, merkle, note, sequencer, timestamp, tree
 from connector.audit.anchor import Anchor, AnchorError
 from connector.audit.note import Checkpoint, Note, NoteError, Signer, Verifier
 from connector.audit.sequencer import SequencerState, Signing
@@ -301,6 +301,9 @@ def export(conn: psycopg.Connection, folder: Path, verifiers: Sequence[Verifier]
                     files += _put(folder / tile.entries_path, bundle(bodies))
             for one in tree.checkpoints(conn):
                 files += _put(folder / "checkpoints" / str(one.size), one.note.encode())
+            for size, number, token in timestamp.kept(conn):
+                name = f"{size}.tsr" if number == 1 else f"{size}.{number}.tsr"
+                files += _put(folder / "timestamps" / name, token)
             _replace(folder / "log.vkey", "".join(f"{one}\n" for one in verifiers).encode())
             # Last: a reader never sees a checkpoint whose tiles are not there.
             _replace(folder / "checkpoint", str(text).encode())
