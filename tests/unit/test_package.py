@@ -100,6 +100,7 @@ def test_every_module_of_the_command_line_has_a_verb() -> None:
         "evidence",
         "mapping_rows",
         "match",
+        "questions",
     }
     assert found <= set(cli.VERBS.values())
 
