@@ -17,6 +17,7 @@ from connector.ops.check import check_party, check_staging
 
 STAGING = "staging"
 UNREACHABLE = ("UNREACHABLE", "STAGING_UNREACHABLE")
+LACKING = ("DEBEZIUM_MISSING", "JAVA_MISSING", "JAVA_TOO_OLD")
 
 
 class ChecksFailed(ConnectorError):
@@ -84,4 +85,8 @@ def _verdict(found: Mapping[str, tuple[Finding, ...]], errors: int) -> Connector
     away = [place for place, group in found.items() if any(finding.code in UNREACHABLE for finding in group)]
     if away:
         return EnvironmentMissing(f"cannot reach {', '.join(away)}", hint="each finding names its remedy")
+    bare = [place for place, group in found.items() if any(finding.code in LACKING for finding in group)]
+    if bare:
+        said = f"this machine lacks what {', '.join(bare)} needs"
+        return EnvironmentMissing(said, hint="each finding names its remedy")
     return ChecksFailed(f"{errors} findings must be mended", hint="each finding names its remedy")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import psycopg
 
+from connector.capture.debezium import preflight as debezium
 from connector.capture.finding import Finding, error, ok, warning
 from connector.capture.mysql.preflight import examine_log
 from connector.capture.polling.preflight import examine as examine_sql
@@ -47,7 +48,8 @@ def check_party(party: Party) -> tuple[Finding, ...]:
     dsn = party.source.dsn.reveal()
     logged = examine_log(dsn, expected.views) if _has_binlog(party) else ()
     certificate = server_certificate(party.name, party.source.engine, dsn, datetime.now(UTC))
-    return _party_rules(party, mapping) + _lineage(found) + ask(dsn, expected) + logged + certificate
+    ours = debezium.examine(dsn) if party.source.capture == "debezium" else ()
+    return _party_rules(party, mapping) + _lineage(found) + ours + ask(dsn, expected) + logged + certificate
 
 
 def expectations(party: Party, mapping: Document) -> Expectations:
@@ -112,7 +114,7 @@ def capture_mode(party: Party) -> Mode:
         return MODES[party.source.capture]
     raise UsageError(
         f"`{party.source.capture}` of {party.source.engine} has no kit and no check yet",
-        hint="every engine's outbox, cursor and diff have; postgresql's pull and stream, mariadb's stream too",
+        hint="every engine's outbox, cursor and diff have; postgresql's pull, stream, debezium; mariadb's stream",
         place=party.name,
     )
 

@@ -218,3 +218,26 @@ def test_debezium_s_own_definitions_accept_what_each_connector_is_told() -> None
     for engine, (_, unknown) in found.items():
         assert set(unknown) <= _NOT_THE_CONNECTOR_S, engine
     assert refused, "they do look: a port that is no number is refused"
+
+
+def test_check_tells_what_this_machine_lacks_beside_what_the_party_lacks(
+    party: UjiParty, staging_dsn: str, tmp_path: Path
+) -> None:
+    """A party that is in order has no error; without a Java the exit code is 3, and all else is told all the same."""
+    with closing(Workbench(tmp_path, staging_dsn, [party])) as bench:
+
+        def check(path: str) -> tuple[int, set[str]]:
+            command = [sys.executable, "-m", "connector", "--config", str(bench.config_path), "check", "uji", "--json"]
+            environment = {**os.environ, "PATH": path, "JAVA_HOME": ""}
+            done = subprocess.run(command, capture_output=True, check=False, env=environment)
+            found = json.loads(done.stdout)["result"]["findings"]
+            return done.returncode, {one["code"] for one in found if one["level"] == "error" and one["place"] == "uji"}
+
+        whole, errors = check(os.environ["PATH"])
+        assert not errors & {"JAVA_MISSING", "DEBEZIUM_MISSING", "NEEDS_TCP"}
+        assert whole != 3
+        party.via = ""
+        bench.write_config()
+        code, lacking = check(str(tmp_path))
+        assert code == 3
+        assert lacking == errors | {"JAVA_MISSING", "NEEDS_TCP"}

@@ -189,6 +189,18 @@ def test_a_deleted_joined_row_and_an_unknown_part_are_whole() -> None:
     assert touched(["w", 1], ["e", 9, 7, 5]).take(Position(9, "9")).whole == {"kantor"}
 
 
+def test_a_joined_row_that_is_joined_to_others_now_is_whole_and_one_that_stays_is_not() -> None:
+    moved = touched(["o", 0, [["1", "a"]]], ["k", 0, [["1", "b"]]], ["e", 9, 7, 5]).take(Position(9, "9"))
+    assert matches(moved) == ["a", "b"]
+    assert moved.whole == {"pengurus"}
+    other = touched(["o", 0, [["1", "a"]]], ["k", 0, [["2", "a"], ["3", "b"]]], ["e", 9, 7, 5]).take(Position(9, "9"))
+    assert other.whole == frozenset(), "another column of the key changed"
+    outer = {("public", "orang"): (Route("pengurus", match=(("kerja_id", "kerja"),), stays=True),)}
+    stays = Touched(outer, (Followed("public", "orang", ("kerja",)),), 10, 0)
+    stays.feed([["d", 0, [["a"]]], ["e", 9, 7, 5]])
+    assert stays.take(Position(9, "9")).whole == frozenset()
+
+
 def test_a_null_is_one_where_the_row_is_there_or_comes_whole() -> None:
     there = touched(["k", 0, [["1", None]]], ["e", 9, 7, 5]).take(Position(9, "9"))
     assert (keys(there), matches(there), there.whole) == (["1"], [], frozenset())

@@ -40,8 +40,10 @@ def kit_text(request: DebeziumRequest) -> str:
     """
     _refuse(request)
     steps = _MAKING[request.engine](request)
-    given = "".join(f"--   {name}={value}\n" for name, value in sorted(told(request).items()))
-    return _script(request, _heading(request), steps) + f"\n-- What Debezium is told ({request.engine}):\n{given}"
+    # A backslash escapes in a file of properties.
+    lines = (f"--   {name}={value.replace(chr(92), chr(92) * 2)}\n" for name, value in sorted(told(request).items()))
+    told_by = f"\n-- What Debezium is told, as a file of properties has it ({request.engine}):\n"
+    return _script(request, _heading(request), steps) + told_by + "".join(lines)
 
 
 def removal_text(request: DebeziumRequest) -> str:

@@ -140,6 +140,8 @@ class DebeziumSource:
             rest = deadline - time.monotonic()
             waits = self._touched.in_transaction
             if self._hear(PART_S if waits else max(0.0, min(rest, PART_S))):
+                if self._wait(0):
+                    return None  # in the midst of it: who is to stop stores no more, and reads it again later
                 continue
             if self._touched.in_transaction:
                 if self._wait(0):

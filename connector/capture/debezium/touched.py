@@ -86,10 +86,8 @@ class Touched:
         self.covered = max(self.covered, position)
 
     def _rows(self, kind: str, table: int, rows: list[Any]) -> None:
-        gone = kind == GONE
-        told = kind == KEYS or table in self._nulls
         for sink in self._sinks[table]:
-            sink.take(self._open, rows, gone=gone, told=told)
+            sink.take(self._open, kind, rows, told=kind == KEYS or table in self._nulls)
 
     def take(self, position: Position, *, read_s: float = 0.0) -> Signals:
         """Everything gathered, as covered by `position`; only between transactions."""
@@ -105,22 +103,31 @@ class _Sink:
         self.route = route
         self._places = [table.columns.index(column) for _, column in pairs]
         self._match = Match(route.entity, tuple(name for name, _ in route.match)) if route.match else None
+        # What the row that comes next was called before.
+        self._before: list[Any] | None = None
 
-    def take(self, buffer: SignalBuffer, rows: list[Any], *, gone: bool, told: bool) -> None:
-        """`gone`: the rows were deleted. `told`: a NULL is one, not a column that the log does not carry."""
-        if not self._places or (gone and self._match is not None and not self.route.stays):
-            # No path to a key; or the joined row is gone, and the view's rows can no longer be found by its value.
-            buffer.whole(self.route.entity)
+    def take(self, buffer: SignalBuffer, kind: str, rows: list[Any], *, told: bool) -> None:
+        """`told`: a NULL is one, not a column that the log does not carry."""
         if not self._places:
+            buffer.whole(self.route.entity)
             return
         keys = buffer.matches(self._match) if self._match is not None else buffer.keys(self.route.entity)
         for row in rows:
             parts = [row[place] for place in self._places]
+            if self._match is not None and self._leaves(kind, parts):
+                buffer.whole(self.route.entity)
             if UNKNOWN in parts or (None in parts and not told):
                 buffer.whole(self.route.entity)
             elif None not in parts:
                 # A row with a NULL key is never staged, and NULL joins nothing.
                 keys.add(source_key(parts))
+
+    def _leaves(self, kind: str, parts: list[Any]) -> bool:
+        """Whether a joined row is gone, or joined to others now: with an inner join the view's rows are gone with it,
+        and cannot be found by a value that they no longer show."""
+        before, self._before = self._before, parts if kind == OLD else None
+        gone = parts if kind == GONE else before if kind == KEYS and before != parts else None
+        return gone is not None and None not in gone and not self.route.stays
 
 
 def nulls_told(tables: Sequence[Followed], full: Iterable[tuple[str, str]]) -> frozenset[int]:
