@@ -20,7 +20,7 @@ PEOPLE = 60
 OUTBOX = {"capture": "outbox", "diff_every_s": 600}
 VIEW = TABLES[TABLES.index("create view v_anggota") : TABLES.index("create view v_pengurus")].strip().rstrip(";")
 DROP = "drop view v_anggota;\n"
-Make = Callable[[str], EngineBench]
+Make = Callable[..., EngineBench]
 
 
 @pytest.fixture
@@ -29,9 +29,9 @@ def streaming(tmp_path: Path, staging_dsn: str, request: pytest.FixtureRequest) 
     benches: list[EngineBench] = []
     users: list[str] = []
 
-    def make(engine: str) -> EngineBench:
+    def make(engine: str, **source: object) -> EngineBench:
         if engine == "sqlite":
-            party = replace(sqlite_party(tmp_path / "partai.db"), source=OUTBOX)
+            party = replace(sqlite_party(tmp_path / "partai.db"), source={**OUTBOX, **source})
         else:
             maria: MariaDb = request.getfixturevalue("mariadb")
             name: str = request.getfixturevalue("maria_database")
@@ -101,3 +101,18 @@ def test_a_right_that_is_revoked_on_mariadb_holds_its_entity_until_it_is_back(st
     held_and_mended(
         bench, f"revoke {right} from {party.reader}", "permission_denied", f"grant {right} to {party.reader}", "grant"
     )
+
+
+def test_what_a_missing_trigger_did_not_note_is_told_by_check_and_found_by_the_compare(streaming: Make) -> None:
+    """Row 99: the party's write went on; nobody noted it; the next compare meets it."""
+    bench = streaming("sqlite", diff_every_s=1)
+    asked = bench.party.outbox()
+    (orang,) = (table for table in asked.tables if table.name == "orang")
+    bench.party.run(f"drop trigger {asked.trigger(orang, 'u')}")
+    bench.party.run("update orang set alamat = 'PINDAH', versi = versi + 1 where orang_id = 1")
+    told = bench.connector("check", "uji")
+    assert told.returncode == 1, told.stderr
+    assert "TRIGGER_MISSING" in told.stdout
+    assert bench.party.read(f"select count(*) from {asked.name}") == [(0,)]
+    bench.await_equal()
+    assert bench.acts("uji").count("history_begun") == 1

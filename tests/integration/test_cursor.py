@@ -109,6 +109,7 @@ def test_what_rose_is_found_and_an_idle_view_finds_nothing(followers: Followers)
 
 
 def test_equal_values_late_commits_and_pages_lose_nothing(followers: Followers) -> None:
+    """Row 37."""
     with closing(followers.open(None)) as source:
         followers.found(source)
         many = ", ".join(f"({n}, 'x', 30, null)" for n in range(100, 120))

@@ -201,6 +201,7 @@ def test_random_changes_are_all_found_and_nothing_else(party: Party, seed: int) 
 
 
 def test_rows_without_a_key_and_doubled_keys_do_not_confuse_it(party: Party) -> None:
+    """Row 40."""
     fill(party, range(9))
     party.run("insert into orang values (4, 'k1', 'kembar', 1)")
     with closing(party.source(None)) as source:

@@ -100,6 +100,7 @@ PG_WRITES = [
 
 
 def test_postgresql_writes_as_before_with_an_outbox_whatever_its_tables_are_like(pg: AnyParty) -> None:
+    """Row 99, the reader gone."""
     request = replace(pg.outbox(dict.fromkeys((*PG_NAMES, "anak"), ("a",))), views=(("public", "v_berkunci"),))
     as_before(pg, PG_WRITES, PG_NAMES)
     for _ in range(2):

@@ -308,7 +308,7 @@ def pg_outbox(request: pytest.FixtureRequest, staging_dsn: str) -> Iterator[Outb
 
 
 def test_no_order_of_commits_hides_a_note(pg_outbox: Outbox) -> None:
-    """tx1 takes its number first and commits last; a third rolls back and leaves a gap."""
+    """Row 38: tx1 takes its number first and commits last; a third rolls back and leaves a gap."""
     party = pg_outbox.party
     with (
         closing(pg_outbox.open(None)) as source,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import psycopg
 import pytest
+from catalogues import catalogue
 from engines import AnyParty, drop_postgres_party, mysql_party, postgres_party, sqlite_party
 from mariadb import MariaDb
 from psycopg.conninfo import make_conninfo
 from workbench import new_name
 
+from connector import cli
 from connector.capture.finding import Finding
 from connector.capture.outbox import kit as outbox_kit
 from connector.capture.outbox.request import OutboxRequest
@@ -315,3 +319,87 @@ def test_a_file_that_is_open_to_everybody_is_told(make: Make, tmp_path: Path) ->
     tmp_path.chmod(0o755)
     (tmp_path / "partai.db").chmod(0o646)
     assert checked.codes() == {"FILE_OPEN": "warning"}
+
+
+CONFIG = """
+staging: {{dsn: "{staging}"}}
+parties:
+  alfa:
+    parpol_id: 1
+    mapping: alfa.yaml
+    source: {{engine: {engine}, dsn: "{url}", capture: {mode}, slot: {slot}{more}}}
+"""
+MAPPING = """
+party: alfa
+version: 1
+entities:
+  pengurus:
+    view: {schema}.v_anggota
+    key: [orang_id]
+    lineage:
+      - {{table: {schema}.orang, key: {{orang_id: orang_id}}}}
+      - {{table: {schema}.kerja, match: {{kerja_id: kerja_id}}}}
+    columns:
+      kepengurusan_source_key: kerja_id
+      nama: nama
+      jabatan: nama_kerja
+      jabatan_inti: {{const: LAINNYA}}
+      jenis_kelamin: {{const: L}}
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_from_a_configuration_to_green_by_the_command_line(
+    make: Make, engine: str, mode: Mode, tmp_path: Path, staging_dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checked = make(engine, mode)
+    more = ", cursor: {column: versi, diff_every_s: 60}" if mode == "cursor" else ""
+    party = checked.party
+    (tmp_path / "alfa.yaml").write_text(MAPPING.format(schema=party.schema))
+    path = tmp_path / "connector.yaml"
+    path.write_text(CONFIG.format(
+        staging=staging_dsn, engine=engine, url=checked.url, mode=mode, slot=party.slot, more=more
+    ))  # fmt: skip
+
+    def run(*words: str) -> tuple[int, Any]:
+        code = cli.run(["--config", str(path), *words, "--json"])
+        said = json.loads(capsys.readouterr().out)
+        return code, said["result"] or str(said["error"])
+
+    # The kit that `make` installed is the kit that the command line prints.
+    code, script = run("kit", "alfa")
+    assert code == 0, script
+    assert mode in script
+    assert party.reader in script or engine == "sqlite"
+    code, said = run("check", "alfa")
+    wrong = [finding for finding in said["findings"] if finding["place"] == "alfa" and finding["level"] != "ok"]
+    assert (code, wrong) == (0, [])
+    code, removal = run("kit", "alfa", "--remove")
+    assert code == 0
+    assert removal != script or engine == "sqlite"
+
+
+@pytest.mark.parametrize("version", [15, 16])
+def test_an_outbox_needs_no_superuser(request: pytest.FixtureRequest, version: int) -> None:
+    """Where nobody can be superuser, as with managed services, an owner of the tables who may make roles suffices."""
+    server: Server = request.getfixturevalue(f"pg{version}")
+    party = postgres_party(server.dsn(new_name(server, "party")))
+    database = party.url.rpartition("dbname=")[2]
+    dba = f"dba_{database}"
+    party.run(f"create role {dba} login createrole;\ngrant all on database {database} to {dba};\n"
+              f"grant all on schema public to {dba}")  # fmt: skip
+    as_dba = postgres_party(make_conninfo(party.url, user=dba))
+    as_dba.run(TABLES)
+    before = catalogue(party)
+    asked = replace(party.outbox({"orang": ("orang_id",)}), views=(("public", "v_anggota"),))
+    for _ in range(2):
+        as_dba.execute([step.sql for step in outbox_kit.kit_steps(asked)])
+    as_dba.run("update orang set nama = 'X'")
+    assert party.read(f"select count(*) from sipol.{party.slot}") == [(1,)]
+    as_dba.execute([step.sql for step in outbox_kit.removal_steps(asked)])
+    assert catalogue(party) == before
+    with psycopg.connect(party.url, autocommit=True) as conn:
+        conn.execute(f"drop owned by {dba} cascade".encode())
+        conn.execute(f"drop role {dba}".encode())
+    drop_postgres_party(server.dsn(), party)

@@ -83,8 +83,8 @@ def make_reader(role: str, *, replication: bool) -> str:
     create role {name(role)} login password null {attribute} nosuperuser nocreatedb nocreaterole nobypassrls noinherit
       connection limit {READER_CONNECTIONS_MAX};
     comment on role {name(role)} is '{MARK}: reader';
-  elsif (select shobj_description(oid, 'pg_authid') from pg_roles
-          where rolname = {text(role)}) like '{MARK}:%' then
+  elsif exists (select from pg_roles where rolname = {text(role)} and {"not " if replication else ""}rolreplication
+                   and shobj_description(oid, 'pg_authid') like '{MARK}:%') then
     alter role {name(role)} {attribute};
   end if;
 """
@@ -170,6 +170,9 @@ begin
       continue;
     end if;
     -- Owns nothing, as was just seen: this takes back what is left of its grants, such as on views of an older mapping.
+    if not (select rolsuper from pg_roles where rolname = current_user) then
+      execute format('grant %I to %I', wanted, current_user);  -- only a member may drop what a role was granted
+    end if;
     execute format('drop owned by %I', wanted);
     execute format('drop role %I', wanted);
   end loop;
