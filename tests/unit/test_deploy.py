@@ -134,6 +134,17 @@ def test_the_dashboard_is_whole() -> None:
         places |= cells
 
 
+def test_promtool_can_read_every_query_of_the_dashboard(tmp_path: Path) -> None:
+    dashboard = json.loads((DEPLOY / "grafana" / "connector.json").read_text(encoding="utf-8"))
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    rules = [{"record": f"uji:{place}", "expr": expr.replace("$party", ".*")} for place, expr in enumerate(asked)]
+    file = tmp_path / "dashboard.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}), encoding="utf-8")
+    done = run("promtool", "check", "rules", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(asked)} rules found" in done.stdout
+
+
 # ------------------------------------------------------------------------------------------------- systemd
 
 
