@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from workbench import Daemon, Workbench
 
+from tests.conftest import missing
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
 Make = Callable[..., Workbench]
 Labels = dict[str, str]
 
@@ -27,6 +35,7 @@ class Monitor:
     """What a monitor sees of one daemon."""
 
     def __init__(self, port: int) -> None:
+        self.port = port
         self._base = f"http://127.0.0.1:{port}"
 
     def get(self, path: str) -> tuple[int, str]:
@@ -139,3 +148,50 @@ def test_the_web_process_is_started_again_and_no_party_notices(watched: tuple[Wo
     assert len(daemon.named("worker_started", "satu")) == 1
     assert monitor.code("/") == 404
     assert monitor.code("/readyz?party=tiga") == 503
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path) -> Iterator[Callable[[int], Monitor]]:
+    """`prometheus(port)`: a real one, with our configuration and rules, that watches the daemon of that port."""
+    if shutil.which("prometheus") is None:
+        missing("prometheus is not installed")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(watched: int) -> Monitor:
+        port = free_port()
+        settings = (DEPLOY / "prometheus.yaml").read_text().replace("connector:9187", f"127.0.0.1:{watched}")
+        (tmp_path / "prometheus.yaml").write_text(settings.replace("15s", "1s"))
+        shutil.copy(DEPLOY / "alerts.yaml", tmp_path)
+        command = [
+            "prometheus", f"--config.file={tmp_path / 'prometheus.yaml'}", f"--storage.tsdb.path={tmp_path / 'tsdb'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ]  # fmt: skip
+        with (tmp_path / "prometheus.log").open("wb") as log:
+            started.append(subprocess.Popen(command, stdout=log, stderr=log))
+        return Monitor(port)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_real_prometheus_watches_the_daemon_by_our_rules(
+    watched: tuple[Workbench, Daemon, Monitor], prometheus: Callable[[int], Monitor]
+) -> None:
+    bench, _, monitor = watched
+    server = prometheus(monitor.port)
+
+    def asked(query: str) -> dict[str, str]:
+        code, text = server.get(f"/api/v1/query?query={urllib.parse.quote(query)}")
+        found = json.loads(text)["data"]["result"] if code == 200 else []
+        return {one["metric"].get("party", ""): one["value"][1] for one in found}
+
+    bench.wait_until(lambda: asked("connector_party_up") == {"satu": "1", "dua": "1"}, "it has looked at the daemon")
+    groups = json.loads(server.get("/api/v1/rules")[1])["data"]["groups"]
+    assert {rule["health"] for group in groups for rule in group["rules"]} <= {"ok", "unknown"}
+    # An entity that waits for an approval: the alert has no delay.
+    with bench.staging() as conn:
+        conn.execute("update connector.entity set state = 'held', reason = 'delete_brake' where party = 'satu'")
+    firing = 'ALERTS{alertname="ConnectorBrakePulled", alertstate="firing"}'
+    bench.wait_until(lambda: "satu" in asked(firing), "the alert fires")
