@@ -1,5 +1,5 @@
 """Signed notes (C2SP signed-note), checkpoints (tlog-checkpoint), witnesses' cosignatures (tlog-cosignature), proofs
-(tlog-proof). Pure: text and keys in, text out.
+(tlog-proof). Pure: text and keys in, text out (a key may be a program's that holds it).
 
 Keys are Ed25519. A verifier key is a text: `name+keyid+base64`, as Go's sumdb/note reads it.
 """
@@ -17,6 +17,8 @@ from enum import Enum
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from connector.audit.signing_command import PREFIX, CommandKey
 
 PROOF_HEADER = "c2sp.org/tlog-proof@v1"
 # More than anybody's witnesses; a note beyond is somebody's attempt to keep a reader busy.
@@ -92,18 +94,22 @@ class Verifier:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Signer:
-    """A private key under a name."""
+    """A private key under a name; `key` may be a program that holds it."""
 
     name: str
-    key: Ed25519PrivateKey
+    key: Ed25519PrivateKey | CommandKey
 
     @classmethod
     def load(cls, text: str, name: str) -> Signer:
         """Read a private key: PEM as `audit keygen` writes it, or Go's `PRIVATE+KEY+...` under its own name.
 
+        Or two lines that say who has it: `command: PROGRAM ARGUMENT ...`, and the public key (NAME+ID+BASE64).
+
         Raises:
             NoteError: it is neither, or its name is another than `name`.
         """
+        if text.startswith(PREFIX):
+            return cls._of_command(text, name)
         if text.startswith(_SKEY):
             own, key_id, encoded = (*text.strip().removeprefix(_SKEY).split("+", 2), "", "")[:3]
             seed = _decoded(encoded)
@@ -120,6 +126,17 @@ class Signer:
         if not isinstance(key, Ed25519PrivateKey):
             raise NoteError("not an Ed25519 key")
         return cls(name, key)
+
+    @classmethod
+    def _of_command(cls, text: str, name: str) -> Signer:
+        command, _, public = text.strip().partition("\n")
+        verifier = Verifier.parse(public)
+        if verifier.name != name:
+            raise NoteError("the public key beside the command is another name's")
+        try:
+            return cls(name, CommandKey.parse(command, verifier.public))
+        except ValueError as error:
+            raise NoteError(f"no command to sign with: {error}") from None
 
     def verifier(self, algorithm: Algorithm = Algorithm.ED25519) -> Verifier:
         return Verifier(self.name, self.key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw), algorithm)

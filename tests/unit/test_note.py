@@ -70,7 +70,8 @@ def test_what_is_no_verifier_key_is_refused(text: str) -> None:
 
 def test_a_key_in_pem_and_one_in_go_s_form_sign_the_same() -> None:
     ours = signer()
-    pem = ours.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    private = Ed25519PrivateKey.from_private_bytes(bytes([1]) * 32)
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     seed = base64.b64encode(b"\x01" + bytes([1]) * 32).decode()
     skey = f"PRIVATE+KEY+{ORIGIN}+{ours.verifier().key_id.hex()}+{seed}"
     text = checkpoint().text
