@@ -23,6 +23,8 @@ from connector.events import source_key
 Sink = Callable[[bytes, int], None]
 Touch = Callable[[Values | None, Values | None], None]
 _UNIX_2000 = 946_684_800
+# Looked at for each event of the log: plain numbers.
+_FORMAT, _TABLE_MAP = int(Kind.FORMAT), int(Kind.TABLE_MAP)
 # Descriptions of tables kept by their bytes; a server that makes tables all day must not make us grow.
 _TABLES_MAX = 4_096
 
@@ -46,7 +48,7 @@ class ChangeReader:
         """`gtids` and `place` are where reading begins."""
         self._buffer = buffer
         self._gtids = gtids
-        self._place = place
+        self._file, self._offset, self._server = place.file, place.offset, place.server
         self._base = 0
         self._checksums = False
         self._begun = False
@@ -85,7 +87,7 @@ class ChangeReader:
     @property
     def place(self) -> Place:
         """The end of the last whole transaction."""
-        return self._place
+        return Place(self._file, self._offset, self._server)
 
     @property
     def gtids(self) -> Gtids:
@@ -107,27 +109,29 @@ class ChangeReader:
             SourceProtocolError: the event is malformed, or its kind is one that nobody can pass over.
             PositionLost: the server says that its log lacks something.
         """
-        head = protocol.header(event)
-        kind = head.kind
-        if kind == Kind.FORMAT:
+        if len(event) < protocol.HEADER:
+            raise protocol.malformed("an event's header")
+        kind = event[4]
+        if kind == _FORMAT:
             self._checksums = protocol.has_checksums(event)
             self._begun = True
             self._sinks = {}
-            if not head.flags & protocol.ARTIFICIAL:
+            if not protocol.header(event).flags & protocol.ARTIFICIAL:
                 # A file begins: what a crash left half in the last one was never committed.
                 self._open = None
             return False
         if self._checksums:
-            event = protocol.verified(event, head.size)
+            event = protocol.verified(event)
         if kind in rows.ROWS:
             sink = self._sinks.get(tables.table_id(event))
             if sink is not None:
                 self._touched = True
                 sink(event, kind)
             return False
-        if kind == Kind.TABLE_MAP:
+        if kind == _TABLE_MAP:
             self._sinks[tables.table_id(event)] = self._sink_of(event)
             return False
+        head = protocol.header(event)
         if head.flags & protocol.ARTIFICIAL or kind in protocol.SILENT:
             if kind == Kind.ROTATE:
                 self._rotate(event)
@@ -186,20 +190,19 @@ class ChangeReader:
         self._open = None
         self._transactions += 1
         offset = self._base + head.end
-        if offset < self._place.offset:
+        if offset < self._offset:
             # A file that one transaction made longer than 4 GiB: the log's own numbers begin anew.
             self._base += 1 << 32
             offset += 1 << 32
-        self._place = Place(self._place.file, offset, self._place.server)
+        self._offset = offset
         if self._touched:
             self._buffer.committed(self._transactions, (head.timestamp - _UNIX_2000) * 1_000_000)
         return True
 
     def _rotate(self, event: bytes) -> None:
         file, offset = protocol.rotation(event)
-        if file != self._place.file:
-            self._place = Place(file, offset, self._place.server)
-            self._base = 0
+        if file != self._file:
+            self._file, self._offset, self._base = file, offset, 0
         self._sinks = {}
 
     def _statement(self, found: protocol.Query, head: protocol.Header) -> bool:

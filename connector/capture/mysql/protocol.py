@@ -13,7 +13,7 @@ import uuid
 import zlib
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from connector.errors import SourceProtocolError
 
@@ -123,9 +123,8 @@ class Packets:
 # -------------------------------------------------------------------------------------------------- events
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What every event begins with. `end` is its end in the file, modulo 4 GiB."""
+class Header(NamedTuple):
+    """What every event begins with. `end` is its end in the file, modulo 4 GiB. A tuple: two are made a transaction."""
 
     timestamp: int
     kind: int
@@ -138,19 +137,20 @@ class Header:
 def header(event: bytes) -> Header:
     if len(event) < HEADER:
         raise malformed("an event's header")
-    return Header(*_HEADER(event))
+    return Header._make(_HEADER(event))
 
 
-def verified(event: bytes, size: int) -> bytes:
+def verified(event: bytes) -> bytes:
     """The event without its checksum."""
-    if len(event) < size:
-        return event  # cut: nothing to compare with
-    if zlib.crc32(memoryview(event)[:-CHECKSUM]) != int.from_bytes(event[-CHECKSUM:], "little"):
+    body = event[:-CHECKSUM]
+    if zlib.crc32(body) != int.from_bytes(event[-CHECKSUM:], "little"):
+        if len(event) < int.from_bytes(event[9:13], "little"):
+            return event  # cut: nothing to compare with
         raise SourceProtocolError(
             "an event's checksum does not fit: the binary log is damaged",
             hint="the party's DBA looks at the server's disk; `connector resync PARTY` once its log is whole again",
         )
-    return event[:-CHECKSUM]
+    return body
 
 
 def has_checksums(event: bytes) -> bool:
@@ -167,8 +167,7 @@ def rotation(event: bytes) -> tuple[str, int]:
     return event[HEADER + 8 :].decode("utf-8", "replace"), int.from_bytes(event[HEADER : HEADER + 8], "little")
 
 
-@dataclass(frozen=True, slots=True)
-class MariaDbGtid:
+class MariaDbGtid(NamedTuple):
     """A transaction's place in MariaDB's numbering. `alone`: one statement, and no commit after it."""
 
     domain: int
