@@ -46,27 +46,23 @@ class PgChangeTable:
             raise pg.translate(error, doing) from None
 
     def state(self) -> State | None:
+        query = sql.SQL("select handed, lost, exists (select from {}) from {}").format(
+            sql.Identifier(self._schema, f"{self._name}_lost"), sql.Identifier(self._schema, f"{self._name}_mark")
+        )
         with self._using("looking at the change table"):
-            # A catalogue read: whoever may not read the table is told so by the next statement.
-            there = self._conn.execute(
-                "select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace"
-                " where n.nspname = %s and c.relname = %s)",
-                (self._schema, f"{self._name}_mark"),
-            ).fetchone()
-            if there is None or not there[0]:
+            try:
+                row = self._conn.execute(query).fetchone()
+            except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
                 return None
-            row = self._conn.execute(
-                sql.SQL("select handed, lost, exists (select from {}) from {}").format(
-                    sql.Identifier(self._schema, f"{self._name}_lost"),
-                    sql.Identifier(self._schema, f"{self._name}_mark"),
-                )
-            ).fetchone()
         return None if row is None else State(int(row[0]), row[1] or row[2], row[1] and not row[2])
 
     def rows(self, limit: int) -> Notes:
-        query = sql.SQL("select id, tabel, kunci::text from {} order by id").format(
-            sql.Identifier(self._schema, self._name)
-        )
+        table = sql.Identifier(self._schema, self._name)
+        query = sql.SQL("select id, tabel, kunci::text from {} order by id").format(table)
+        with self._using("reading the change table"):
+            # Most looks find nothing: that is one statement, not a cursor's five.
+            if self._conn.execute(sql.SQL("select from {} limit 1").format(table)).fetchone() is None:
+                return Notes((), True)
         found: list[Row] = []
         keys, size = 0, min(limit, FIRST_NOTES)
         # Through a cursor: a note may hold one key or a thousand, and memory is for `limit` of them.
