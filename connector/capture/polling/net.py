@@ -44,6 +44,8 @@ class NetSource:
         self._position = log.start
         self._due = time.monotonic() + net.every_s * FIRST_SHARE
         self._round: Iterator[Found] | None = None
+        # A log that always has something must not keep a compare from its turn, nor the other way round.
+        self._logs_turn_over = False
         if begins:
             try:
                 net.learn()
@@ -60,17 +62,19 @@ class NetSource:
         return self._log.start
 
     def read(self, timeout_s: float) -> Signals | None:
-        """The log's signals; where it has none, the next part of what a compare that is due finds."""
+        """The log's signals; where it has none, or had the last word, the next part of what a due compare finds."""
+        if self._looking and self._logs_turn_over and (found := self._look()) is not None:
+            self._logs_turn_over = False
+            return self._signals(found)
         signals = self._log.read(0.0 if self._looking else timeout_s)
         if signals is not None:
-            self._position = signals.position
+            self._position, self._logs_turn_over = signals.position, True
             return signals
         found = self._look() if self._looking else None
-        if found is None:
-            return None
-        return Signals(
-            self._position, found.keys, found.matches, found.whole, (), 0, None, None, notes=found.notes
-        )  # fmt: skip
+        return None if found is None else self._signals(found)
+
+    def _signals(self, found: Found) -> Signals:
+        return Signals(self._position, found.keys, found.matches, found.whole, (), 0, None, None, notes=found.notes)
 
     @property
     def _looking(self) -> bool:
