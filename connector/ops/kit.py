@@ -69,7 +69,8 @@ def outbox_request(party: Party, mapping: Document, *, reader: str | None = None
             schema = OUTBOX_SCHEMA if engine == "postgresql" else views[0][0]
         case engine:
             raise UsageError(f"there is no outbox kit for {engine}", hint="capture: cursor or diff", place=party.name)
-    tables = tuple(OutboxTable(*table, tuple(names)) for table, names in columns.items())
+    matched = {line.table for entity in mapping.entities.values() for line in entity.lineage if line.match}
+    tables = tuple(OutboxTable(*table, tuple(names), table in matched) for table, names in columns.items())
     return OutboxRequest(engine, schema, party.source.slot, reader or reader_of(party), tables, views, party.name)
 
 

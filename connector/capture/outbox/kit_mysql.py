@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from connector.capture.outbox.request import OutboxRequest, OutboxTable
+from connector.capture.outbox.request import GONE, OutboxRequest, OutboxTable
 from connector.capture.polling import reader
 from connector.capture.sqltext import Step, account, mytext, ticked
 
 # Event: the verb, and the rows whose keys are noted; the second only where it differs.
 ROW_EVENTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "i": ("insert", ("new",)),
-    "u": ("update", ("old", "new")),
+    "u": ("update", ("new", "old")),
     "d": ("delete", ("old",)),
 }
 
@@ -113,6 +113,8 @@ def _notes(request: OutboxRequest, table: OutboxTable, rows: Sequence[str]) -> I
         pairs = ", ".join(
             f"{mytext(column)}, cast({row}.{ticked(column)} as char character set utf8mb4)" for column in table.columns
         )
+        if table.tells_gone and row == "old":
+            pairs += f", {mytext(GONE)}, 'x'"
         note = _limited(request, f"{into} values ({place}, json_object({pairs}));")
         if nth:
             # Binary: what a collation calls equal are two keys.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from connector.capture.outbox.request import OutboxRequest, OutboxTable
+from connector.capture.outbox.request import GONE, OutboxRequest, OutboxTable
 from connector.capture.polling import reader
 from connector.capture.postgres.kit_reader import drop_schema_body, make_schema_body
 from connector.capture.postgres.kit_request import MARK
@@ -259,6 +259,17 @@ def _whole_note(request: OutboxRequest, table: OutboxTable, sources: Sequence[st
   get diagnostics noted = row_count;"""
 
 
+def _rows_or_gone(columns: str, sources: Sequence[str]) -> str:
+    """As rows are now, and marked those whose keys no row has any more."""
+    here = f"select {columns}, null::text as gone from baru r"
+    gone = f"select {columns}, 'x'::text as gone from lama r"
+    if "lama" not in sources:
+        return here
+    if "baru" not in sources:
+        return f"select distinct * from ({gone}) g"
+    return f"({here}) union ({gone} except select {columns}, 'x'::text from baru r)"
+
+
 def _keys_note(request: OutboxRequest, table: OutboxTable, sources: Sequence[str]) -> str:
     """The keys of a statement's rows, many to a note: a bulk update of 100,000 rows writes a hundred notes.
 
@@ -269,6 +280,9 @@ def _keys_note(request: OutboxRequest, table: OutboxTable, sources: Sequence[str
     columns = ", ".join(f"r.{quoted(column)}::text as c{n}" for n, column in enumerate(table.columns))
     rows = " union ".join(f"select {columns} from {source} r" for source in sources)
     pairs = ", ".join(f"{text(column)}, to_jsonb(array_agg(keys.c{n}))" for n, column in enumerate(table.columns))
+    if table.tells_gone:
+        rows = _rows_or_gone(columns, sources)
+        pairs += f", {text(GONE)}, to_jsonb(array_agg(keys.gone))"
     return f"""\
   with keys as materialized (
     select k.*, nextval({sequence}::regclass) as id, (row_number() over () - 1) / {KEYS_OF_A_NOTE} as part

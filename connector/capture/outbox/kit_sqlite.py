@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from connector.capture.outbox.kit_mysql import ROW_EVENTS
-from connector.capture.outbox.request import OutboxRequest, OutboxTable
+from connector.capture.outbox.request import GONE, OutboxRequest, OutboxTable
 from connector.capture.polling.reader import lite_check_views
 from connector.capture.sqltext import Step, quoted, text
 
@@ -67,7 +67,8 @@ def _notes(request: OutboxRequest, table: OutboxTable, rows: Sequence[str]) -> I
         condition = f"where not ({full})"
         if table.columns:
             pairs = ", ".join(f"{text(column)}, {_lite_text(f'{row}.{quoted(column)}')}" for column in table.columns)
-            keys = f"json_object({pairs})"
+            gone = f", {text(GONE)}, 'x'" if table.tells_gone and row == "old" else ""
+            keys = f"json_object({pairs}{gone})"
         if nth:
             same = " and ".join(f"old.{quoted(column)} is new.{quoted(column)}" for column in table.columns)
             condition += f" and not ({same})"

@@ -12,6 +12,7 @@ from typing import TypeVar
 import structlog
 
 from connector.capture.outbox.ports import ChangeTable, Row, State
+from connector.capture.outbox.request import GONE
 from connector.capture.polling.ports import Found
 from connector.capture.signals import KeySet, Match, Route, Routes
 from connector.errors import PositionLost, SourceMisconfigured, SourceProtocolError
@@ -117,12 +118,15 @@ class _Touched:
                 self._whole.add(route.entity)
                 continue
             for values in row.keys or ():
-                self._add_key(route, [values[column] for _, column in columns])
+                self._add_key(route, [values[column] for _, column in columns], gone=values.get(GONE) is not None)
 
-    def _add_key(self, route: Route, texts: Sequence[str | None]) -> None:
+    def _add_key(self, route: Route, texts: Sequence[str | None], *, gone: bool) -> None:
         parts = tuple(text for text in texts if text is not None)
         if len(parts) < len(texts):
             return  # a NULL: such a row is never staged, nor joined
+        if gone and route.match and not route.stays:
+            # Rows that left the view with it cannot be found by a value that they no longer show.
+            self._whole.add(route.entity)
         if route.key:
             self._set(self._keys, route.entity).add(source_key(short_parts(parts)))
         else:

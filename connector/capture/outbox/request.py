@@ -21,11 +21,17 @@ class OutboxTable:
     schema: str
     name: str
     columns: tuple[str, ...]
+    # Rows of a view are found by these columns, and may leave it with a row of this table: notes tell when one went.
+    tells_gone: bool = False
 
     @property
     def place(self) -> str:
         """As its notes name it."""
         return f"{self.schema}.{self.name}"
+
+
+# Beside a note's columns: a text where no row has these keys any more. No column has this name.
+GONE = ""
 
 
 @dataclass(frozen=True, slots=True)
