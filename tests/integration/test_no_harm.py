@@ -18,11 +18,15 @@ from engines import AnyParty, drop_postgres_party, mysql_party, postgres_party, 
 from mariadb import MariaDb
 from workbench import new_name
 
+from connector.capture.mysql import kit as binlog
+from connector.capture.mysql.kit import BinlogRequest
+from connector.capture.mysql.stream_source import BinlogSettings, BinlogSource
 from connector.capture.outbox.kit import kit_steps, removal_steps
 from connector.capture.outbox.request import OutboxRequest
 from connector.capture.outbox.tables import SqlChangeTable
 from connector.capture.polling import kit as polled
 from connector.capture.postgres.kit import KitRequest, KitTable, kit_remove_sql, kit_sql
+from connector.capture.signals import Route
 from connector.embedded import Server
 from connector.sqldb.engines import Options
 
@@ -266,6 +270,26 @@ def test_mariadb_writes_as_before_with_a_kit_that_only_reads(my: AnyParty) -> No
     my.run(f"drop user {my.reader}")
     as_before(my, MY_WRITES, MY_NAMES)
     my.execute([step.sql for step in polled.removal_steps(request)])
+    as_before(my, MY_WRITES, MY_NAMES)
+
+
+def test_mariadb_writes_as_before_while_its_binary_log_is_followed(my: AnyParty) -> None:
+    """The kit has its login and nothing else; the dump reads what the server logs anyway."""
+    tables = tuple((my.schema, name) for name in MY_NAMES)
+    request = BinlogRequest("uji", "mariadb", my.reader, tables, ((my.schema, "v_berkunci"),), accept_risk=True)
+    my.execute([step.sql for step in binlog.kit_steps(request)])
+    my.run(f"alter user '{my.reader}'@'%' account unlock")
+    routes = {(my.schema, "berkunci"): (Route("v_berkunci", key=(("a", "a"),)),)}
+    url = my.url.replace("root@", f"{my.reader}@")
+    settings = BinlogSettings(url, Options("test"), routes, {"v_berkunci": (my.schema, "v_berkunci")}, 1_000)
+    with closing(BinlogSource(settings, None, None, lambda _: False)) as source:
+        as_before(my, MY_WRITES, MY_NAMES)
+        signals = source.read(10.0)
+        assert signals is not None
+        assert signals.keys["v_berkunci"]
+    my.run(f"drop user {my.reader}")
+    as_before(my, MY_WRITES, MY_NAMES)
+    my.execute([step.sql for step in binlog.removal_steps(request)])
     as_before(my, MY_WRITES, MY_NAMES)
 
 
