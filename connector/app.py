@@ -35,6 +35,7 @@ from connector.mapping import document as mapping_document
 from connector.mapping.program import Program, ProgramOptions, compile_entity
 from connector.ops import evidence
 from connector.ops.lineage import Mapped, Routing
+from connector.runtime import confine
 from connector.runtime.findings import Findings
 from connector.runtime.notary import Notary, Watchers
 from connector.runtime.ports import Limits, Source, ViewName
@@ -413,6 +414,9 @@ class _Start:
 
     def __call__(self, party: str, daemon: str, once: bool, wait: Callable[[float], bool]) -> bool:
         logs.setup("json" if self.log_format == "json" else "console", party=party)
+        if self.party.source.capture != "debezium":
+            # A Java machine brings limits of its own, and reserves more than it uses.
+            confine.bound(self.party.limits.memory_mb << 20)
         opened = _open(self.party, self.programs, self.rules, self.staging_dsn)
         return Worker(opened, daemon=daemon, wait=wait, once=once).run()
 

@@ -193,6 +193,7 @@ class Limits:
     statement_timeout_s: float = 60.0
     quarantine_rows_max: int = 50_000  # a tenth of a large party's members: more is a broken view, not broken rows
     jvm_heap_mb: int = 256  # `capture: debezium`: the JVM takes about 150 MB beside it
+    memory_mb: int = 1_024  # of one worker; its peak was 80 MB where it was measured, and chunks read ahead are bounded
     quarantine_days: float = 30.0  # a refused row is looked at again after so long, whether or not it was signalled
 
 
@@ -297,6 +298,7 @@ class _Limits(_Model):
     quarantine_rows_max: Annotated[int, Field(ge=0, le=100_000_000)] = Limits().quarantine_rows_max
     jvm_heap_mb: Annotated[int, Field(ge=64, le=65_536)] = Limits().jvm_heap_mb
     quarantine_days: Annotated[float, Field(ge=0.01, le=3_650)] = Limits().quarantine_days
+    memory_mb: Annotated[int, Field(ge=256, le=1_048_576)] = Limits().memory_mb
 
 
 class _Party(_Model):

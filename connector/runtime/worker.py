@@ -79,8 +79,12 @@ class Worker:
                         return True
             except Stopped:
                 return True
-            except ConnectorError as error:
+            except MemoryError:
+                error = SourceBusy("the work does not fit into limits.memory_mb", hint="less is taken at a time")
                 if not self._react(error, policy_for(error)):
+                    return False
+            except ConnectorError as refused:
+                if not self._react(refused, policy_for(refused)):
                     return False
         return True
 

@@ -83,6 +83,10 @@ def test_no_secret_and_no_person_leaves_the_daemon(make_workbench: Make) -> None
     # No core file, of whichever process.
     limits = [re.search(r"Max core file size +(\S+) +(\S+)", of(pid, "limits")) for pid in processes]
     assert [(found[1], found[2]) for found in limits if found] == [("0", "0")] * len(processes)
+    # And no more memory and files than the party's share.
+    own = of(daemon.worker_pid("uji"), "limits")
+    assert re.search(rf"Max data size +{1024 << 20} ", own)
+    assert re.search(r"Max open files +256 ", own)
 
 
 def test_a_process_that_holds_rows_cannot_be_dumped() -> None:
@@ -92,3 +96,13 @@ def test_a_process_that_holds_rows_cannot_be_dumped() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0"
+
+
+def test_what_does_not_fit_is_an_error_of_that_process_alone() -> None:
+    code = (
+        "from connector.runtime import confine; confine.bound(300 << 20)\n"
+        "try: bytearray(400 << 20)\n"
+        "except MemoryError: print('refused', len(bytearray(50 << 20)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["refused", str(50 << 20)]
