@@ -517,7 +517,9 @@ def test_a_relay_s_scripts_are_printed_for_each_side(command_line: CommandLine, 
     assert removal["result"] != said["result"]
 
 
-def test_a_mapping_without_lineage_needs_a_login_before_its_kit(command_line: CommandLine) -> None:
+def test_a_mapping_without_lineage_needs_a_login_before_its_kit(
+    command_line: CommandLine, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The base tables are read off the views' definitions, which any login can; the kit for `diff` makes one."""
     path = command_line.config.parent / "alfa.yaml"
     path.write_text(MAPPING.replace("    lineage:\n      - {table: public.rekening, key: {id: id}}\n", ""))
@@ -540,6 +542,11 @@ def test_a_mapping_without_lineage_needs_a_login_before_its_kit(command_line: Co
     (table,) = entity["tables"]
     assert (table["table"], table["path"], table["columns"]) == ("public.rekening", "key", {"id": "id"})
     assert table["by"] == "derived"
+    assert cli.run(["--config", str(command_line.config), "lineage", "alfa"]) == 0
+    out = capsys.readouterr().out
+    assert "rekening  public.rekening  key   id = id                    derived" in out
+    assert "└─ public.rekening  ── id ──▶ key id" in out
+    assert out.rstrip().endswith("alfa: 1 by key, 0 by match, 0 without a path")
 
 
 def test_a_party_that_does_not_exist_is_a_usage_error(command_line: CommandLine) -> None:

@@ -844,6 +844,18 @@ def test_the_fingerprint_follows_the_definition_and_not_the_rows(party: Party) -
     assert len(set(seen)) == len(seen)
 
 
+def test_the_fingerprint_follows_the_views_behind_a_view(party: Party) -> None:
+    """The text of `v` stays what it was; its rows, and the tables that they are made of, do not."""
+    party.run(
+        "create table kader (id int, status text)", "create table lain (id int, status text)",
+        "create view w as select id from kader", "create view v as select id from w",
+    )  # fmt: skip
+    with party.open() as view:
+        before = party.shape(view, ["id"]).fingerprint
+        party.run("create or replace view w as select id from lain")
+        assert party.shape(view, ["id"]).fingerprint != before
+
+
 def test_a_table_and_a_materialized_view_are_read_as_a_view_is(party: Party) -> None:
     party.run("create table t as select 1 as id", "create materialized view m as select 2 as id")
     with party.open() as view:
