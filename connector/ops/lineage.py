@@ -206,27 +206,40 @@ class Routing:
         made = routes(found)
         if made != self._routes:
             _tell(found)
-            self._tell_unpublished(dsn, made)
         self._routes = made
-        return made
+        return self._carried(dsn, made)
 
     def changed(self, dsn: str) -> bool:
         """Whether the definitions give other routes than the last `now` did."""
         return self._routes is not None and routes(self._look_up(dsn)) != self._routes
 
-    def _tell_unpublished(self, dsn: str, made: Routes) -> None:
+    def _carried(self, dsn: str, made: Routes) -> Routes:
+        """The routes as far as the publication carries them: what it lacks must not stop a party, nor be missed."""
         if self._source.engine != "postgresql" or self._source.capture not in LOGGED:
-            return
+            return made
         with closing(_connect(dsn, self._application)) as conn:
-            for table in pg_definitions.unpublished(conn, self._source.publication, made):
-                structlog.get_logger().error(
-                    "table_not_published", table=".".join(table),
-                    entities=sorted({route.entity for route in made[table]}),
-                    hint="a view reads it, and its changes do not reach us: the DBA runs `connector kit PARTY` again",
-                )  # fmt: skip
+            away = pg_definitions.unpublished(conn, self._source.publication, made)
+            wanted = {table: _columns(found) for table, found in made.items()}
+            lacking = pg_definitions.uncarried(conn, self._source.publication, wanted)
+        for table in (*away, *lacking):
+            structlog.get_logger().error(
+                "table_not_published", table=".".join(table), columns=sorted(lacking.get(table, ())),
+                entities=sorted({route.entity for route in made[table]}),
+                hint="a view reads it, and the publication lacks it: the DBA runs `connector kit PARTY` again",
+            )  # fmt: skip
+        return {table: tuple(_cut(route, lacking.get(table)) for route in found) for table, found in made.items()}
 
     def _look_up(self, dsn: str) -> Found:
         return look_up(self._source, dsn, self._entities, self._application)
+
+
+def _columns(found: Sequence[Route]) -> list[str]:
+    return list(dict.fromkeys(column for route in found for _, column in (*route.key, *route.match)))
+
+
+def _cut(route: Route, lacking: frozenset[str] | None) -> Route:
+    """A route whose columns do not all arrive: any change of the table has the whole view looked at."""
+    return Route(route.entity) if lacking and lacking & set(_columns([route])) else route
 
 
 def _tell(found: Found) -> None:

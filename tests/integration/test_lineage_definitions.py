@@ -16,8 +16,10 @@ from connector import pg
 from connector.capture.lineage.catalogue import DATE, INT, TEXT, Catalogue
 from connector.capture.outbox import definitions as sql_definitions
 from connector.capture.postgres import definitions as pg_definitions
+from connector.capture.signals import Route
+from connector.config import Secret, Source
 from connector.mapping.rules import Lineage
-from connector.ops.lineage import EntityLineage, Mapped, merged
+from connector.ops.lineage import EntityLineage, Mapped, Routing, merged
 from connector.sqldb.engines import Options
 from connector.sqldb.session import SqlSession
 
@@ -180,3 +182,20 @@ def test_a_declared_line_that_the_definition_does_not_bear_out_is_kept(catalogue
     line = Lineage(("p", "kota"), {"id": "nama"}, {})
     one = merged(replace(Mapped("anggota", ("p", "luar"), ("id",)), declared=(line,)), catalogue(False))
     assert ways(one)["kota"] == ("key", (("id", "nama"),))
+
+
+@WITH_ICU
+def test_what_the_publication_leaves_out_is_no_path(
+    source_dsn: str, catalogue: Callable[[bool], Catalogue], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A changed view must not stop its party until the kit is run again, nor may its changes be missed."""
+    catalogue(True)
+    with psycopg.connect(source_dsn, autocommit=True) as dba:
+        dba.execute("create publication sipol_uji for table p.orang (nama), p.kerja")
+    source = Source("postgresql", Secret("literal", source_dsn), "pull", "sipol_uji", "sipol_uji")
+    found = Routing(source, [Mapped("anggota", ("p", "luar"), ("id",))], "uji").now(source_dsn)
+    assert found["p", "orang"] == (Route("anggota"),), "its key is not published"
+    assert found["p", "kerja"] == (Route("anggota", match=(("kerja_id", "kerja_id"),), stays=True),)
+    said = capsys.readouterr()
+    told = [line for line in (said.out + said.err).splitlines() if "table_not_published" in line]
+    assert len(told) == 3, "orang lacks a column; tanda and kota are not there"

@@ -6,7 +6,7 @@ Any login may read this: `pg_catalog` shows every definition, and no row of any 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import psycopg
 
@@ -69,6 +69,16 @@ def unpublished(conn: psycopg.Connection, publication: str, tables: Iterable[Nam
     with pg.translated("reading the publication"):
         rows = conn.execute(_UNPUBLISHED, {"tables": asked, "publication": publication}).fetchall()
     return tuple((schema, name) for schema, name in rows)
+
+
+def uncarried(
+    conn: psycopg.Connection, publication: str, columns: Mapping[Name, Iterable[str]]
+) -> Mapping[Name, frozenset[str]]:  # fmt: skip
+    """Which of these columns the publication's column lists leave out, by table; a table without one is whole."""
+    asked = json.dumps([{"s": schema, "n": name, "k": list(names)} for (schema, name), names in columns.items()])
+    with pg.translated("reading the publication"):
+        rows = conn.execute(_UNCARRIED, {"tables": asked, "publication": publication}).fetchall()
+    return {(schema, name): frozenset(lacking) for schema, name, lacking in rows}
 
 
 _OF_THE_SYSTEM = "a table of the system: its changes are not followed"
@@ -144,6 +154,15 @@ select a.attrelid::int8, a.attname,
   left join pg_collation l on l.oid = a.attcollation
  where a.attrelid = any (%(rels)s::oid[]) and a.attnum > 0 and not a.attisdropped
  order by a.attrelid, a.attnum
+"""
+
+_UNCARRIED = """
+select t.s, t.n, l.lacking
+  from jsonb_to_recordset(%(tables)s::jsonb) as t(s text, n text, k jsonb)
+  join pg_publication_tables p on p.pubname = %(publication)s and p.schemaname = t.s and p.tablename = t.n
+  cross join lateral (select array_agg(k.name) as lacking from jsonb_array_elements_text(t.k) as k(name)
+                       where k.name <> all (p.attnames::text[])) l
+ where l.lacking is not null
 """
 
 _UNPUBLISHED = """
