@@ -8,6 +8,7 @@ knows the shared words and itself, never another stage.
     logs.py  failpoint.py      log lines, named places for crash tests,
     embedded.py                servers of our own on a Unix socket,
     resources.py               the files that travel with the program,
+    schedule.py                when a job runs, as an operator writes it,
     tls.py                     whether a dsn's server is verified
     capture/                 which view keys may have changed, up to which position
     view/                    what the view says for these keys, as raw COPY blocks

@@ -12,6 +12,8 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import psycopg
+
 from connector import config as configuration
 from connector import logs
 from connector.capture.debezium.source import DebeziumSource, JvmSettings
@@ -33,12 +35,15 @@ from connector.errors import ConfigError, ConnectorError, SourceMisconfigured, U
 from connector.events import Position, SourceIdentity
 from connector.mapping import document as mapping_document
 from connector.mapping.program import Program, ProgramOptions, compile_entity
-from connector.ops import evidence
+from connector.ops import audit as audit_ops
+from connector.ops import evidence, upkeep
+from connector.ops import reconcile as comparing
 from connector.ops.lineage import Mapped, Routing
 from connector.runtime import confine
 from connector.runtime.findings import Findings
 from connector.runtime.notary import Notary, Watchers
 from connector.runtime.ports import Limits, Source, ViewName
+from connector.runtime.scheduler import Job, JobFailed, Scheduler
 from connector.runtime.supervisor import Roster, Supervisor, Target
 from connector.runtime.worker import Worker
 from connector.sqldb.engines import Options
@@ -374,9 +379,84 @@ def roster(config: Config, staging_dsn: str, parties: Sequence[str], log_format:
         "audit tree": _Notary(replace(config, parties={}), staging_dsn, log_format),
         "set findings": _Findings(staging_dsn, log_format),
     }
+    if config.jobs.schedules:
+        beside["jobs"] = _Jobs(
+            replace(config, parties={name: config.parties[name] for name in parties}), staging_dsn, log_format
+        )
     if config.web is not None:
         beside["web"] = _Web(config, staging_dsn, log_format)
     return Roster(workers, beside)
+
+
+def reconcile(
+    conn: psycopg.Connection, party: ConfiguredParty, entity: str | None, asking: comparing.Options
+) -> tuple[list[comparing.Run], dict[str, str]]:
+    """Compare a party's entities, or one of them, with staging; gives the runs, and what was not compared and why."""
+    unready = comparing.comparable(conn, party.name)
+    skipped = {name: why for name, why in unready.items() if entity in (None, name)}
+    runs = []
+    with closing(party.open_view()) as view:
+        for name, (plan, seen) in party.plans.items():
+            if entity in (None, name) and name not in skipped:
+                shape = view.shape(name, seen.name, seen.key, seen.inputs)
+                runs.append(comparing.compare(conn, view, comparing.Subject(plan, shape, party.digest_keys), asking))
+    return runs, skipped
+
+
+def jobs(config: Config, staging_dsn: str) -> tuple[Job, ...]:
+    """The periodic work that the configuration has."""
+    work: dict[str, Callable[[psycopg.Connection], str]] = {
+        "reconcile": lambda conn: _reconcile_all(conn, config, staging_dsn),
+        "retention": lambda conn: upkeep.retain(conn, config.retention),
+        "upkeep": upkeep.tend,
+        "verify": lambda conn: verified(audit_ops.verify_log(conn, signing=evidence.signing(config)), conn),
+        "reference": upkeep.check_reference,
+    }
+
+    def with_session(name: str) -> Callable[[], str]:
+        def do() -> str:
+            with closing(session.connect(staging_dsn, f"connector job {name}")) as conn:
+                return work[name](conn)
+
+        return do
+
+    return tuple(Job(name, when, with_session(name)) for name, when in config.jobs.schedules.items())
+
+
+def verified(found: audit_ops.Verified, conn: psycopg.Connection) -> str:
+    """Note a verification of the whole log; raises what is wrong with it."""
+    audit_ops.note_verified(conn, found)
+    error = audit_ops.error_of(found)
+    if error is not None:
+        raise error
+    return f"{found.verdict.entries:,} audit entries are whole"
+
+
+def _reconcile_all(conn: psycopg.Connection, config: Config, staging_dsn: str) -> str:
+    """Compare every party's views with staging, one after the other, and have what differs read again.
+
+    Raises:
+        JobFailed: a party could not be compared; the others were.
+    """
+    said, failed = [], []
+    for name in config.parties:
+        try:
+            party = open_party(config, name, staging_dsn)
+            asking = comparing.Options(party.notices_within_s, upkeep.ASKED_BY, party.ordered)
+            runs, skipped = reconcile(conn, party, None, asking)
+        except ConnectorError as error:
+            failed.append(f"{name}: {type(error).__name__}")
+            continue
+        for run in runs:
+            comparing.record(conn, name, run, upkeep.ASKED_BY, repair=True)
+        left = f", {', '.join(skipped)} not compared" if skipped else ""
+        said.append(
+            f"{name}: {sum(run.total for run in runs)} of {sum(run.view_rows for run in runs)} keys differ{left}"
+        )
+    text = "; ".join([*said, *failed]) or "no party"
+    if failed:
+        raise JobFailed(text, hint="is the party's database up? connector check PARTY")
+    return text
 
 
 def settings(config: Config) -> dict[str, Mapping[str, str]]:
@@ -447,6 +527,24 @@ class _Findings:
     def __call__(self, name: str, daemon: str, once: bool, wait: Callable[[float], bool]) -> bool:  # noqa: ARG002
         logs.setup("json" if self.log_format == "json" else "console", party=name)
         Findings(self.staging_dsn, wait).run()
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Jobs:
+    """As `_Notary`, for the process that does the periodic work."""
+
+    config: Config
+    staging_dsn: str
+    log_format: str
+
+    def __call__(self, name: str, daemon: str, once: bool, wait: Callable[[float], bool]) -> bool:
+        logs.setup("json" if self.log_format == "json" else "console", party=name)
+        if once:  # a run that ends by itself is no place for a night's work
+            while not wait(60.0):
+                pass
+            return True
+        Scheduler(self.staging_dsn, jobs(self.config, self.staging_dsn), self.config.jobs.timezone, daemon, wait).run()
         return True
 
 

@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from connector import tls
+from connector import schedule, tls
 from connector.audit.note import Algorithm, NoteError, Verifier
 from connector.errors import ConfigError
 from connector.yamlpos import Node, Place, Problem, Table, closest, in_order, place_at, plain, read, shown, walk
@@ -44,6 +44,12 @@ DIFF_EVERY_S = 300.0
 NET_DIFF_EVERY_S = 3_600.0
 # A transaction longer than this many seconds may commit behind a cursor; the next diff finds its rows.
 CURSOR_OVERLAP = 60.0
+
+# The heavy ones at night, one after the other, when no party's staff enter anything.
+JOB_SCHEDULES: Mapping[str, str] = {
+    "reconcile": "15 2 * * *", "retention": "45 3 * * *", "upkeep": "15 4 * * *", "verify": "30 1 * * *",
+    "reference": "0 5 * * *",
+}  # fmt: skip
 
 PARTY_NAME = r"[a-z][a-z0-9_]{0,30}"
 SLOT_NAME = r"[a-z0-9_]{1,63}"  # what PostgreSQL allows for a replication slot
@@ -148,6 +154,21 @@ class Web:
 
 
 @dataclass(frozen=True, slots=True)
+class Jobs:
+    """When the periodic work is done, by job; one that is off is not in `schedules`."""
+
+    timezone: str = "Asia/Jakarta"
+    schedules: Mapping[str, str] = field(default_factory=lambda: dict(JOB_SCHEDULES))
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """For how many days things are kept that are no evidence."""
+
+    record_days: int = 180  # obeyed wishes, compares, findings that ended
+
+
+@dataclass(frozen=True, slots=True)
 class Digest:
     """`key` keys the row digests and nik_hmac; KPU alone holds it."""
 
@@ -219,6 +240,8 @@ class Config:
     digest: Digest
     parties: Mapping[str, Party]
     web: Web | None = None
+    jobs: Jobs = Jobs()
+    retention: Retention = Retention()
 
     def party(self, name: str) -> Party:
         """The party called `name`.
@@ -265,6 +288,19 @@ class _Web(_Model):
     listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")]
     # A large transaction of a million keys took half a minute, an index build on the same machine two.
     stall_s: Annotated[float, Field(ge=1, le=86_400)] = 180.0
+
+
+class _Jobs(_Model):
+    timezone: Annotated[str, Field(min_length=1, max_length=64)] = Jobs().timezone
+    reconcile: str = JOB_SCHEDULES["reconcile"]
+    retention: str = JOB_SCHEDULES["retention"]
+    upkeep: str = JOB_SCHEDULES["upkeep"]
+    verify: str = JOB_SCHEDULES["verify"]
+    reference: str = JOB_SCHEDULES["reference"]
+
+
+class _Retention(_Model):
+    record_days: Annotated[int, Field(ge=1, le=36_500)] = Retention().record_days
 
 
 class _Rising(_Model):
@@ -314,6 +350,8 @@ class _Config(_Model):
     audit: _Audit = _Audit()
     digest: _Key = _Key()
     web: _Web | None = None
+    jobs: _Jobs = _Jobs()
+    retention: _Retention = _Retention()
     parties: dict[str, _Party] = Field(default_factory=dict)
 
 
@@ -391,9 +429,24 @@ def _build(path: Path, root: Table, checks: tuple[bool, bool], problems: list[Pr
     embedded = None if model.staging.embedded is None else path.parent / model.staging.embedded
     audit = _audit(model.audit, (audit_key, previous_key), path.parent, root, problems)
     web = _web(model.web, root, problems)
+    jobs = _jobs(model.jobs, root, problems)
+    retention = Retention(**model.retention.model_dump())
     return Config(
-        path, Staging(staging_dsn, embedded, model.staging.allow_plaintext), audit, Digest(digest_key), parties, web
-    )
+        path, Staging(staging_dsn, embedded, model.staging.allow_plaintext), audit, Digest(digest_key), parties, web,
+        jobs, retention,
+    )  # fmt: skip
+
+
+def _jobs(given: _Jobs, root: Table, problems: list[Problem]) -> Jobs:
+    schedules = {name: text for name, text in given if name != "timezone"}
+    if given.model_fields_set:  # the defaults need no look
+        if schedule.problem(JOB_SCHEDULES["reconcile"], given.timezone) is not None:
+            hint = "Asia/Jakarta, Asia/Makassar, Asia/Jayapura"
+            problems.append(Problem(place_at(root, ("jobs", "timezone")), "there is no such time zone", hint))
+        for name, text in schedules.items():
+            if (said := schedule.problem(text)) is not None:
+                problems.append(Problem(place_at(root, ("jobs", name)), f"`{name}` {said}", schedule.HINT))
+    return Jobs(given.timezone, {name: text for name, text in schedules.items() if text != schedule.OFF})
 
 
 def _web(given: _Web | None, root: Table, problems: list[Problem]) -> Web | None:
@@ -803,6 +856,10 @@ def _known_keys(path: tuple[str | int, ...]) -> tuple[str, ...]:
             model = _Key
         case ("web",):
             model = _Web
+        case ("jobs",):
+            model = _Jobs
+        case ("retention",):
+            model = _Retention
         case ("parties", _):
             model = _Party
         case ("parties", _, "source"):

@@ -42,6 +42,7 @@ VERBS: dict[str, str] = {
     "digest": "digest",
     "readiness": "readiness",
     "subject": "subject",
+    "jobs": "jobs",
 }
 
 # Global options that take a value: the word after them is no verb.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import asdict
 from typing import Annotated
 
-import psycopg
 import typer
 
 from connector import app as composition
@@ -48,25 +46,12 @@ def _reconcile(options: Globals, text: str, how: tuple[bool, float | None, float
         migrate.require(conn)
         target = wishes.target(conn, config, text)
         party = composition.open_party(config, target.party, dsn)
-        skipped = ops.comparable(conn, target.party)
         given_s = party.notices_within_s if settle_s is None else settle_s
         asking = ops.Options(given_s, wishes.operator(), party.ordered)
-        runs: list[ops.Run] = []
-        with closing(party.open_view()) as view:
-            for name, (plan, seen) in party.plans.items():
-                if target.entity in (None, name) and name not in skipped:
-                    shape = view.shape(name, seen.name, seen.key, seen.inputs)
-                    runs.append(ops.compare(conn, view, ops.Subject(plan, shape, party.digest_keys), asking))
-        asked = [_record(conn, target.party, run, repair=repair) for run in runs]
+        runs, skipped = composition.reconcile(conn, party, target.entity, asking)
+        asked = [ops.record(conn, target.party, run, wishes.operator(), repair=repair) for run in runs]
         outcomes = [wishes.await_outcome(conn, one, wait_s) for one in asked] if wait_s else []
-    skipped = {name: why for name, why in skipped.items() if target.entity in (None, name)}
     return _answer(target, runs, skipped, repair=repair, open_wishes=sum(one is None for one in outcomes))
-
-
-def _record(conn: psycopg.Connection, party: str, run: ops.Run, *, repair: bool) -> wishes.Asked:
-    """Have the daemon write the run into the audit log, and read again what differs where a repair is wanted."""
-    args = {**run.facts(), "repair": repair}
-    return wishes.ask(conn, "reconcile", wishes.Target(party, run.entity), wishes.operator(), args)
 
 
 def _answer(

@@ -17,6 +17,7 @@ import psycopg
 
 from connector.errors import ConnectorError
 from connector.events import EntityState
+from connector.ops import wishes
 from connector.ops.quarantine import masked
 from connector.staging.compare import Comparison, Differing
 from connector.staging.plan import DigestKeys, EntityPlan
@@ -140,6 +141,12 @@ def compare(conn: psycopg.Connection, view: View, subject: Subject, options: Opt
         comparison.keep(row[0])
     shown = tuple(Differing(masked(one.key), one.kind) for one in comparison.examples(EXAMPLES_MAX))
     return Run(row[0], entity, rows, refused, live, found, moving, parked, settled, time.monotonic() - begun, shown)
+
+
+def record(conn: psycopg.Connection, party: str, run: Run, asked_by: str, *, repair: bool) -> wishes.Asked:
+    """Have the daemon write the run into the audit log, and read again what differs where a repair is wanted."""
+    args = {**run.facts(), "repair": repair}
+    return wishes.ask(conn, "reconcile", wishes.Target(party, run.entity), asked_by, args)
 
 
 def _first_look(view: View, subject: Subject, comparison: Comparison, chunk_rows: int) -> tuple[int, int, int]:
