@@ -72,6 +72,7 @@ begin
         grant usage on schema connector, staging, audit to sipol_ops;
         grant select on connector.migration, connector.party, connector.entity, connector.source_offset, connector.worker,
                         connector.parked, connector.wish, connector.daemon, connector.lease, connector.verification,
+                        connector.job, connector.scheduler,
                         staging.sync_batch, staging.karantina, staging.hitungan,
                         audit.entry, audit.head, audit.leaf, audit.checkpoint, audit.cosignature, audit.sequencer
               to sipol_ops;
