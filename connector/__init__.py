@@ -15,7 +15,7 @@ knows the shared words and itself, never another stage.
     mapping/                 a checked YAML document becomes one SQL program (pure)
     staging/                 rows, audit entry and position move together or not at all
     audit/                   what was committed can be proved later
-    config.py                connector.yaml, checked whole
+    config.py                connector.yaml, checked whole; settings.py what it says, credentials.py secrets by name
     ops/                     all an operator can see or ask
     runtime/                 the pipeline of a party, its retries, its supervisor
     web/                     metrics and probes, from staging's tables alone

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psycopg
 
-from connector import config as configuration
 from connector import logs
+from connector import settings as configured
 from connector.capture.debezium.source import DebeziumSource, JvmSettings
 from connector.capture.mysql.stream_source import BinlogSettings, BinlogSource
 from connector.capture.outbox.leg import OutboxLeg
@@ -30,7 +30,7 @@ from connector.capture.polling.sql_digests import SqlDigests
 from connector.capture.postgres.pull import DirectCalls, KitCalls, PullSource, SlotSettings
 from connector.capture.postgres.stream_source import StreamSource
 from connector.capture.signals import Routes
-from connector.config import Config, Secret
+from connector.credentials import Secret
 from connector.errors import ConfigError, ConnectorError, SourceMisconfigured, UsageError
 from connector.events import Position, SourceIdentity
 from connector.mapping import document as mapping_document
@@ -46,6 +46,7 @@ from connector.runtime.ports import Limits, Source, ViewName
 from connector.runtime.scheduler import Job, JobFailed, Scheduler
 from connector.runtime.supervisor import Roster, Supervisor, Target
 from connector.runtime.worker import Worker
+from connector.settings import Config
 from connector.sqldb.engines import Options
 from connector.staging import offsets, session
 from connector.staging.leases import Leases
@@ -72,8 +73,8 @@ class ConfiguredParty:
     parpol_id: int
     jenis: str
     staging_dsn: str
-    source: configuration.Source
-    settings: configuration.Limits
+    source: configured.Source
+    settings: configured.Limits
     plans: Mapping[str, tuple[EntityPlan, ViewName]]
     routing: Routing
     digest_keys: DigestKeys
@@ -270,9 +271,7 @@ class _Rules:
         return cls(config.digest.key, config.audit.stop_h)
 
 
-def _open(
-    party: configuration.Party, programs: Mapping[str, Program], rules: _Rules, staging_dsn: str
-) -> ConfiguredParty:
+def _open(party: configured.Party, programs: Mapping[str, Program], rules: _Rules, staging_dsn: str) -> ConfiguredParty:
     name = party.name
     plans = {entity: (_plan(name, party.parpol_id, program), _view(program)) for entity, program in programs.items()}
     return ConfiguredParty(
@@ -282,7 +281,7 @@ def _open(
     )  # fmt: skip
 
 
-def parts(party: configuration.Party, programs: Mapping[str, Program], rules: _Rules) -> dict[str, str]:
+def parts(party: configured.Party, programs: Mapping[str, Program], rules: _Rules) -> dict[str, str]:
     """Digests of what a party runs with, by part of the configuration. A secret counts as its reference."""
     said: Mapping[str, object] = {
         "party": (party.parpol_id, party.jenis),
@@ -296,12 +295,12 @@ def parts(party: configuration.Party, programs: Mapping[str, Program], rules: _R
     return {name: hashlib.sha256(repr(value).encode()).hexdigest()[:16] for name, value in said.items()}
 
 
-def open_view(party: configuration.Party, application: str) -> PostgresView | SqlView:
+def open_view(party: configured.Party, application: str) -> PostgresView | SqlView:
     """A reading session at a party, for who needs nothing else of it: neither its mapping nor our keys."""
     return _view_of(party.source.engine, party.source.dsn.reveal(), party.limits, application)
 
 
-def _view_of(engine: str, dsn: str, limits: configuration.Limits, application: str) -> PostgresView | SqlView:
+def _view_of(engine: str, dsn: str, limits: configured.Limits, application: str) -> PostgresView | SqlView:
     if engine != "postgresql":
         return SqlView(dsn, Options(application, limits.statement_timeout_s), limits.cell_bytes_max)
     return PostgresView(
@@ -310,13 +309,13 @@ def _view_of(engine: str, dsn: str, limits: configuration.Limits, application: s
     )  # fmt: skip
 
 
-def open_own(mapping: Path, name: str, source: configuration.Source, jenis: str) -> ConfiguredParty:
+def open_own(mapping: Path, name: str, source: configured.Source, jenis: str) -> ConfiguredParty:
     """A party as its own DBA sees it: its mapping file and its views, without configuration, staging or KPU's keys.
 
     Raises:
         ConfigError, MappingError: see `compile_party`.
     """
-    party = configuration.Party(name, 1, mapping, source, jenis)
+    party = configured.Party(name, 1, mapping, source, jenis)
     return _open(party, compile_party(party), _Rules(Secret.literal("-"), None), "")
 
 
@@ -326,7 +325,7 @@ def party_plans(config: Config, name: str) -> tuple[EntityPlan, ...]:
     return tuple(_plan(name, party.parpol_id, program) for program in compile_party(party).values())
 
 
-def compile_party(party: configuration.Party) -> dict[str, Program]:
+def compile_party(party: configured.Party) -> dict[str, Program]:
     """The party's mapping file as programs, by entity, in the file's order."""
     document = mapping_document.load(party.mapping)
     if document.party != party.name:
@@ -486,7 +485,7 @@ class _Start:
     No secret of the party's is in it; the worker looks them up.
     """
 
-    party: configuration.Party
+    party: configured.Party
     programs: Mapping[str, Program]
     rules: _Rules
     staging_dsn: str

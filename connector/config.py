@@ -1,19 +1,16 @@
 """connector.yaml, read and checked whole: after `load` nobody re-validates.
 
-All problems are reported at once, each with `file:line:column`. Secrets stay outside: a `Secret` holds the name of a
-variable or file, never the text, and looks it up each time it is used (so a rotated password needs no restart).
-pydantic stays inside this module. No sockets, no logging.
+All problems are reported at once, each with `file:line:column`. pydantic stays inside this module. No sockets, no
+logging.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal, assert_never
+from typing import Annotated, Literal
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -22,237 +19,30 @@ from pydantic_core import ErrorDetails
 
 from connector import schedule, tls
 from connector.audit.note import Algorithm, NoteError, Verifier
+from connector.credentials import Secret, Secrets
 from connector.errors import ConfigError
-from connector.yamlpos import Node, Place, Problem, Table, closest, in_order, place_at, plain, read, shown, walk
-
-# Which ways to follow each engine this version has.
-CAPTURES: Mapping[str, tuple[str, ...]] = {
-    "postgresql": ("pull", "stream", "outbox", "cursor", "diff", "debezium"),
-    "mariadb": ("stream", "outbox", "cursor", "diff", "debezium"),
-    "mysql": ("stream", "outbox", "cursor", "diff", "debezium"),
-    "sqlite": ("outbox", "cursor", "diff"),
-    # Kits only: there is no server to prove these on, and `run` says so.
-    "mssql": ("debezium",),
-    "oracle": ("debezium",),
-}
-
-# Captures that compare views on a schedule; `stream` of MariaDB and MySQL does too.
-COMPARING = ("diff", "outbox")
-# How often a party's views are compared where the configuration does not say.
-DIFF_EVERY_S = 300.0
-# Beside an outbox or a binary log a diff is the net under what no trigger and no log sees; not every five minutes.
-NET_DIFF_EVERY_S = 3_600.0
-# A transaction longer than this many seconds may commit behind a cursor; the next diff finds its rows.
-CURSOR_OVERLAP = 60.0
-
-# The heavy ones at night, one after the other, when no party's staff enter anything.
-JOB_SCHEDULES: Mapping[str, str] = {
-    "reconcile": "15 2 * * *", "retention": "45 3 * * *", "upkeep": "15 4 * * *", "verify": "30 1 * * *",
-    "reference": "0 5 * * *",
-}  # fmt: skip
-
-PARTY_NAME = r"[a-z][a-z0-9_]{0,30}"
-SLOT_NAME = r"[a-z0-9_]{1,63}"  # what PostgreSQL allows for a replication slot
-
-# A dsn or a PEM key; a larger file is not a secret but a mistake.
-SECRET_BYTES_MAX = 65_536
-
-_REFERENCE = re.compile(r"\$\{(env|file):([^{}]+)\}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# `password=`, `sslpassword=` and their like in any of the three spellings of a dsn, and `user:password@`.
-_PASSWORD = re.compile(r"(?:password|passwd|pwd)\s*=|://[^@]*:[^@]+@", re.IGNORECASE)
-
-
-# ------------------------------------------------------------------------------------------------- values
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Secret:
-    """A reference to a text that must not be shown. `reveal` is the only way to the text.
-
-    `engine`: it is a dsn of this engine, and says how its server is verified where the text does not (`tls.pinned`).
-    """
-
-    kind: Literal["env", "file", "literal"]
-    name: str
-    engine: str = field(default="", compare=False)
-
-    @classmethod
-    def literal(cls, text: str) -> Secret:
-        """A text that needs no hiding place: a dsn without a password, or what a test or the demo made itself."""
-        return cls("literal", text)
-
-    @property
-    def reference(self) -> str:
-        """What may be shown: `${env:NAME}`, `${file:PATH}` or a mask."""
-        return "(hidden)" if self.kind == "literal" else f"${{{self.kind}:{self.name}}}"
-
-    def reveal(self) -> str:
-        """The text, as it is now.
-
-        Raises:
-            ConfigError: the variable or file is gone, empty, or open to others.
-        """
-        found = _look_up(self)
-        if isinstance(found, _Refusal):
-            raise ConfigError(found.message, hint=found.hint, place=self.reference)
-        return tls.pinned(self.engine, found) if self.engine else found
-
-    def __repr__(self) -> str:
-        return f"Secret({self.reference})"
-
-    __str__ = __repr__
-
-    def __format__(self, spec: str) -> str:
-        return format(repr(self), spec)
-
-
-@dataclass(frozen=True, slots=True)
-class Staging:
-    """Our own database: exactly one of the two is set."""
-
-    dsn: Secret | None = None
-    embedded: Path | None = None
-    allow_plaintext: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """How the log is signed, and who watches it.
-
-    `key` signs checkpoints (Ed25519); `previous_key` signs too while one replaces the other; `trusted` are public keys
-    of the log that sign no more. `anchor` is the last checkpoint's file, outside staging. So many of `witnesses` must
-    have cosigned for a checkpoint to count as anchored. Older than `alarm_h` is an alarm; older than `stop_h` stops
-    every party (None: never).
-    """
-
-    key: Secret | None = None
-    previous_key: Secret | None = None
-    origin: str = "sipol-connector/audit"
-    anchor: Path | None = None
-    trusted: tuple[Verifier, ...] = ()
-    witnesses: tuple[Verifier, ...] = ()
-    witnesses_needed: int = 0
-    alarm_h: float = 24.0
-    stop_h: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Web:
-    """Where metrics and probes are served, and after how long a position that does not move is a stall.
-
-    Off where the configuration does not name it: a port is the operator's to open, and several daemons share machines.
-    """
-
-    host: str
-    port: int
-    stall_s: float
-
-    @property
-    def address(self) -> tuple[str, int]:
-        return self.host, self.port
-
-
-@dataclass(frozen=True, slots=True)
-class Jobs:
-    """When the periodic work is done, by job; one that is off is not in `schedules`."""
-
-    timezone: str = "Asia/Jakarta"
-    schedules: Mapping[str, str] = field(default_factory=lambda: dict(JOB_SCHEDULES))
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """For how many days things are kept that are no evidence."""
-
-    record_days: int = 180  # obeyed wishes, compares, findings that ended
-
-
-@dataclass(frozen=True, slots=True)
-class Digest:
-    """`key` keys the row digests and nik_hmac; KPU alone holds it."""
-
-    key: Secret | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Rising:
-    """The column that `capture: cursor` follows, and how far each look goes back (its units; seconds for times)."""
-
-    column: str
-    overlap: float
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """How a party's database is reached and followed."""
-
-    engine: str
-    dsn: Secret
-    capture: str
-    slot: str
-    publication: str
-    diff_every_s: float = DIFF_EVERY_S
-    cursor: Rising | None = None
-    # The operator has accepted a server that is not verified, in writing; `check` goes on naming it.
-    allow_plaintext: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds for one party, so that it cannot exhaust us and we cannot harm it."""
-
-    batch_rows: int = 20_000  # keys per staging transaction: about a second of upserts on two cores
-    poll_s: float = 1.0
-    lag_warn_mb: int = 1_024
-    lag_drop_mb: int = 8_192  # past this our slot is dropped rather than the party's disk filled
-    delete_share_max: float = 0.10
-    copy_rows: int = 50_000
-    cell_bytes_max: int = 1_048_576
-    keys_in_memory: int = 250_000
-    window_mb: int = 32  # half a second of decoding where it was measured
-    statement_timeout_s: float = 60.0
-    quarantine_rows_max: int = 50_000  # a tenth of a large party's members: more is a broken view, not broken rows
-    jvm_heap_mb: int = 256  # `capture: debezium`: the JVM takes about 150 MB beside it
-    memory_mb: int = 1_024  # of one worker; its peak was 80 MB where it was measured, and chunks read ahead are bounded
-    quarantine_days: float = 30.0  # a refused row is looked at again after so long, whether or not it was signalled
-
-
-@dataclass(frozen=True, slots=True)
-class Party:
-    """One political party and its database."""
-
-    name: str
-    parpol_id: int
-    mapping: Path
-    source: Source
-    jenis: str = "NASIONAL"
-    limits: Limits = Limits()
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """A whole, checked configuration."""
-
-    path: Path
-    staging: Staging
-    audit: Audit
-    digest: Digest
-    parties: Mapping[str, Party]
-    web: Web | None = None
-    jobs: Jobs = Jobs()
-    retention: Retention = Retention()
-
-    def party(self, name: str) -> Party:
-        """The party called `name`.
-
-        Raises:
-            ConfigError: there is none.
-        """
-        if name in self.parties:
-            return self.parties[name]
-        raise ConfigError(f"no party `{shown(name)}` in {self.path}", hint=closest(name, self.parties))
-
+from connector.settings import (
+    CAPTURES,
+    COMPARING,
+    CURSOR_OVERLAP,
+    DIFF_EVERY_S,
+    JOB_SCHEDULES,
+    NET_DIFF_EVERY_S,
+    PARTY_NAME,
+    SLOT_NAME,
+    Audit,
+    Config,
+    Digest,
+    Jobs,
+    Limits,
+    Party,
+    Retention,
+    Rising,
+    Source,
+    Staging,
+    Web,
+)
+from connector.yamlpos import Problem, Table, closest, in_order, place_at, plain, read, shown, walk
 
 # ------------------------------------------------------------------------------------------------- shape
 
@@ -404,7 +194,7 @@ def _build(path: Path, root: Table, checks: tuple[bool, bool], problems: list[Pr
     except ValidationError as exc:
         problems += [_problem_of(details, root) for details in exc.errors(include_url=False, include_input=False)]
     problems += _name_problems(root)
-    secrets = _Secrets(root, path.parent, problems)
+    secrets = Secrets(root, path.parent, problems)
     staging_dsn = secrets.take(("staging", "dsn"), literal=True)
     audit_key = secrets.take(("audit", "key"), literal=False)
     previous_key = secrets.take(("audit", "previous_key"), literal=False)
@@ -606,7 +396,7 @@ def _file_problems(parties: Mapping[str, Party], root: Table) -> Iterator[Proble
             yield Problem(place_at(root, ("parties", name, "mapping")), "there is no such mapping file", hint)
 
 
-def _same_source_problems(parties: Mapping[str, Party], root: Table, secrets: _Secrets) -> Iterator[Problem]:
+def _same_source_problems(parties: Mapping[str, Party], root: Table, secrets: Secrets) -> Iterator[Problem]:
     """Two parties on one slot would take each other's signals away. Slot names are unique per server, not database."""
     seen: dict[tuple[str, ...], str] = {}
     for name, party in parties.items():
@@ -635,7 +425,7 @@ def _secured(dsn: Secret, engine: str, allow_plaintext: bool) -> Secret:
 
 
 def _plaintext_problems(
-    staging: Secret | None, parties: Mapping[str, Party], root: Table, secrets: _Secrets
+    staging: Secret | None, parties: Mapping[str, Party], root: Table, secrets: Secrets
 ) -> Iterator[Problem]:
     """A server over a network is verified, unless somebody has said that it need not be."""
     places = [("staging", "dsn"), *(("parties", name, "source", "dsn") for name in parties)]
@@ -663,131 +453,6 @@ _BACKENDS: Mapping[str, tuple[str, ...]] = {
     "sqlite": ("sqlite",), "mariadb": ("mariadb", "mysql"), "mysql": ("mysql", "mariadb"), "mssql": ("mssql",),
     "oracle": ("oracle",),
 }  # fmt: skip
-
-
-# ------------------------------------------------------------------------------------------------- secrets
-
-
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    message: str
-    hint: str = ""
-
-
-class _Secrets:
-    """Collects the references of one file and checks them in one go."""
-
-    def __init__(self, root: Table, folder: Path, problems: list[Problem]) -> None:
-        self._texts: dict[tuple[str, str], str] = {}
-        self._root = root
-        self._folder = folder
-        self._problems = problems
-        self._taken: list[tuple[Secret, Place]] = []
-
-    def take(self, path: tuple[str, ...], *, literal: bool) -> Secret | None:
-        """The secret at `path`; `literal` allows a dsn that carries no password."""
-        text = _text_at(self._root, path)
-        if text is None:
-            return None
-        place = place_at(self._root, path)
-        secret = _secret(text, self._folder, literal)
-        if isinstance(secret, _Refusal):
-            self._problems.append(Problem(place, f"`{path[-1]}`: {secret.message}", secret.hint))
-            return None
-        self._taken.append((secret, place))
-        return secret
-
-    def check(self) -> None:
-        """Look each secret up once."""
-        for secret, place in self._taken:
-            found = _look_up(secret)
-            if isinstance(found, _Refusal):
-                self._problems.append(Problem(place, found.message, found.hint))
-            else:
-                self._texts[secret.kind, secret.name] = found
-
-    def text(self, secret: Secret) -> str | None:
-        """What was looked up; None where nothing was, or it cannot be."""
-        return self._texts.get((secret.kind, secret.name))
-
-
-def _text_at(root: Table, path: tuple[str, ...]) -> str | None:
-    node: Node | None = root
-    for step in path:
-        node = node.get(step) if isinstance(node, Table) else None
-    return None if node is None or isinstance(node, Table) or not hasattr(node, "text") else node.text
-
-
-def _secret(text: str, folder: Path, literal: bool) -> Secret | _Refusal:
-    match = _REFERENCE.fullmatch(text)
-    if match and match[1] == "env":
-        if _VARIABLE.fullmatch(match[2]):
-            return Secret("env", match[2])
-        return _Refusal("that is no name of a variable", "${env:NAME}")
-    if match:
-        return Secret("file", str(folder / Path(match[2]).expanduser()))
-    if "${" in text:
-        return _Refusal("not a reference I know", "${env:NAME} or ${file:PATH}, and nothing around it")
-    if not literal:
-        return _Refusal("a key does not belong in this file", "${env:NAME} or ${file:PATH}")
-    if not text:
-        return _Refusal("empty", "${env:NAME}, ${file:PATH}, or a dsn without a password")
-    if _PASSWORD.search(_unescaped(text)):
-        return _Refusal("a password does not belong in this file", "move the whole dsn to ${env:NAME} or ${file:PATH}")
-    return Secret.literal(text)
-
-
-def _unescaped(text: str) -> str:
-    """Percent signs undone, so that `pass%77ord=` does not slip through."""
-    return re.sub(r"%([0-9A-Fa-f]{2})", lambda match: chr(int(match[1], 16)), text)
-
-
-def _look_up(secret: Secret) -> str | _Refusal:
-    match secret.kind:
-        case "literal":
-            found: str | _Refusal = secret.name
-        case "env":
-            hint = f"export {secret.name}=..."
-            found = os.environ.get(secret.name, _Refusal(f"the variable {secret.name} is not set", hint))
-        case "file":
-            found = _read_file(Path(secret.name))
-        case _:
-            assert_never(secret.kind)
-    if isinstance(found, str) and not found.strip():
-        return _Refusal(f"{secret.reference} is empty")
-    return found
-
-
-def _read_file(path: Path) -> str | _Refusal:
-    name = shown(str(path), 160)
-    try:
-        # Not blocking: opening a pipe that nobody writes to would hang the start.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            refusal = _file_refusal(status, name)
-            content = b"" if refusal else file.read(SECRET_BYTES_MAX + 1)
-    except FileNotFoundError:
-        return _Refusal(f"there is no file {name}", "the path is relative to the configuration's folder")
-    except OSError as exc:
-        return _Refusal(f"the file {name} cannot be read ({os.strerror(exc.errno or 0)})")
-    if refusal:
-        return refusal
-    if len(content) > SECRET_BYTES_MAX:
-        return _Refusal(f"the file {name} is larger than {SECRET_BYTES_MAX} bytes")
-    try:
-        text = content.decode("utf-8").rstrip("\r\n")
-    except UnicodeDecodeError:
-        return _Refusal(f"the file {name} is not UTF-8 text")
-    return _Refusal(f"the file {name} holds a NUL character") if "\0" in text else text
-
-
-def _file_refusal(status: os.stat_result, name: str) -> _Refusal | None:
-    if not stat.S_ISREG(status.st_mode):
-        return _Refusal(f"{name} is not a regular file")
-    # Readable by the group is how services are run (root:connector 0640); readable or writable by others is a leak.
-    if status.st_mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
-        return _Refusal(f"the file {name} is open to other users", f"chmod 600 {name}")
-    return None
 
 
 # ------------------------------------------------------------------------------------------------- pydantic's words

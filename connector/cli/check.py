@@ -11,9 +11,9 @@ import typer
 from connector.capture.finding import Finding
 from connector.cli.options import Globals, JsonOption, given, staging_dsn
 from connector.cli.output import Answer, Table, run_verb
-from connector.config import Config
 from connector.errors import ConnectorError, EnvironmentMissing, UsageError
 from connector.ops.check import check_party, check_staging
+from connector.settings import Config
 
 STAGING = "staging"
 UNREACHABLE = ("UNREACHABLE", "STAGING_UNREACHABLE")

@@ -11,9 +11,9 @@ from connector import app as composition
 from connector import pg
 from connector.cli.options import Globals, JsonOption, given, staging_dsn
 from connector.cli.output import Answer, run_verb
-from connector.config import Config
 from connector.errors import ConfigError, ConnectorError
 from connector.runtime.supervisor import Roster
+from connector.settings import Config
 from connector.staging import migrate, session
 
 OnceOption = Annotated[bool, typer.Option("--once", help="Drain what is there, then exit.")]

@@ -21,9 +21,10 @@ from connector.cli.match import match
 from connector.cli.options import Globals, JsonOption, given, staging_dsn
 from connector.cli.output import Answer, run_verb
 from connector.cli.wish import TargetArgument, WaitOption, told
-from connector.config import Config, Secret
+from connector.credentials import Secret
 from connector.errors import EnvironmentMissing, UsageError
 from connector.ops import evidence, wishes
+from connector.settings import Config
 from connector.staging import migrate, session
 from connector.staging.retention import KEEP_DAYS_MIN
 

@@ -10,10 +10,10 @@ import typer
 from connector.capture.lineage.paths import Path
 from connector.cli.options import Globals, JsonOption, given
 from connector.cli.output import Answer, Table, run_verb
-from connector.config import Party
 from connector.errors import EnvironmentMissing
 from connector.mapping import document
 from connector.ops.lineage import EntityLineage, Found, complete
+from connector.settings import Party
 
 
 def register(app: typer.Typer) -> None:

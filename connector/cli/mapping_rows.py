@@ -9,7 +9,6 @@ from pathlib import Path
 from connector import app as composition
 from connector.cli.options import Globals, staging_dsn
 from connector.cli.output import Answer, Table
-from connector.config import Party
 from connector.errors import UsageError
 from connector.mapping import document
 from connector.mapping.contract import ENTITIES
@@ -19,6 +18,7 @@ from connector.mapping.rules import Document
 from connector.ops import mapping_diff, mapping_draft, trial
 from connector.ops.inbox import Connection
 from connector.ops.mapping_diff import EntityDiff
+from connector.settings import Party
 from connector.staging import migrate, session
 from connector.view.postgres import PostgresView
 from connector.view.sql import SqlView

@@ -14,10 +14,11 @@ import typer
 from connector import app as composition
 from connector.cli.options import EMBEDDED_MAJOR, JsonOption
 from connector.cli.output import Answer, Table, run_verb
-from connector.config import Secret, Source
+from connector.credentials import Secret
 from connector.embedded import Server, wheel_binaries
 from connector.errors import ConnectorError
 from connector.ops import match as ops
+from connector.settings import Source
 from connector.staging import migrate, session
 
 KEYS_SHOWN = 20

@@ -12,8 +12,9 @@ from typing import Annotated
 
 import typer
 
-from connector.config import Config, load
+from connector.config import load
 from connector.embedded import Server, wheel_binaries
+from connector.settings import Config
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of text.")]
 

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from connector.config import Secret
+from connector.credentials import Secret
 from connector.errors import (
     ConfigError,
     ConnectorError,

@@ -15,10 +15,10 @@ import typer
 from connector.cli.options import Globals, JsonOption, given, staging_dsn
 from connector.cli.output import Answer, Table, run_verb
 from connector.cli.wish import TargetArgument, WaitOption, told
-from connector.config import Config
 from connector.errors import UsageError
 from connector.ops import quarantine as ops
 from connector.ops import refusal_sheet, wishes
+from connector.settings import Config
 from connector.staging import migrate, session
 
 ROWS = ("party", "entity", "key", "reasons", "columns", "rows", "first seen", "last seen")

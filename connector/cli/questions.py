@@ -16,11 +16,11 @@ import typer
 from connector import app as composition
 from connector.cli.options import Globals, JsonOption, given, staging_dsn
 from connector.cli.output import Answer, Table, run_verb
-from connector.config import Config
 from connector.errors import UsageError
 from connector.ops import evidence, paper, questions, subject
 from connector.ops.paper import Bars, Paper, Sheet
 from connector.ops.quarantine import masked
+from connector.settings import Config
 from connector.staging import migrate, session
 from connector.staging.history import History
 

@@ -18,9 +18,9 @@ from rich.text import Text
 from connector.cli.options import Globals, JsonOption, given, staging_dsn
 from connector.cli.output import Answer, run_verb
 from connector.cli.status import ago, size
-from connector.config import Config
 from connector.logs import printable
 from connector.ops import status as ops
+from connector.settings import Config
 from connector.staging import migrate, session
 
 COLUMNS = (

@@ -18,8 +18,8 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from connector.config import Config
 from connector.errors import ConfigError
+from connector.settings import Config
 
 TIMEOUT_S = 5.0
 # PostgreSQL, "Message Formats": SSLRequest is a length of 8 and this code.

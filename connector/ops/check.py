@@ -15,13 +15,13 @@ from connector.capture.postgres.expectations import MEGABYTE, CheckMode, Expecta
 from connector.capture.postgres.kit_request import Mode
 from connector.capture.postgres.preflight import examine
 from connector.capture.sqltext import MYSQLS
-from connector.config import Party
 from connector.errors import StagingError, StagingIncompatible, StagingUnavailable, UsageError
 from connector.mapping import check as mapping_check
 from connector.mapping import document
 from connector.mapping.rules import Document, Lineage
 from connector.ops import certificates, lineage
 from connector.ops.kit import outbox_request
+from connector.settings import Party
 from connector.staging import migrate, session
 
 # Debezium reads a slot through a walsender: what a stream of ours needs, and gives away, is the same.

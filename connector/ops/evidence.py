@@ -17,8 +17,9 @@ from connector.audit.note import Checkpoint, Note, NoteError, Signer, Verifier
 from connector.audit.sequencer import SequencerState, Signing
 from connector.audit.tiles import WIDTH, bundle, subtrees, tiles_of
 from connector.audit.tree import Leaf, StoredCheckpoint
-from connector.config import Config, Secret
+from connector.credentials import Secret
 from connector.errors import AuditBroken, ConfigError, EnvironmentMissing, UsageError
+from connector.settings import Config
 from connector.staging.session import translated
 from connector.yamlpos import closest, shown
 

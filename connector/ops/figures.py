@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import psycopg
 
-from connector.config import Config
 from connector.ops import status
 from connector.ops.status import Status
+from connector.settings import Config
 from connector.staging.session import translated
 
 

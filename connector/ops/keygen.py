@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from connector.audit.note import Algorithm, Verifier
-from connector.config import Secret
+from connector.credentials import Secret
 from connector.errors import EnvironmentMissing, UsageError
 
 # 256 bits, what HMAC-SHA-256 makes full use of.

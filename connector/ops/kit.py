@@ -16,9 +16,9 @@ from connector.capture.mysql.kit import BinlogRequest
 from connector.capture.outbox.request import OutboxRequest, OutboxTable
 from connector.capture.polling.kit import PolledMode, PolledRequest
 from connector.capture.postgres.kit_request import KitRequest, KitTable, Mode
-from connector.config import Party
 from connector.errors import ConfigError, UsageError
 from connector.mapping.rules import Document
+from connector.settings import Party
 
 # What a dsn that cannot be read (its variable is not set here) or names no user leaves us with.
 READER_DEFAULT = "sipol_ro"

@@ -20,9 +20,9 @@ from connector.capture.lineage.paths import Derived, Path, Remark, derive
 from connector.capture.outbox import definitions as sql_definitions
 from connector.capture.postgres import definitions as pg_definitions
 from connector.capture.signals import Route, Routes
-from connector.config import Party, Source
 from connector.errors import SourceError, UsageError
 from connector.mapping.rules import Document, Lineage
+from connector.settings import Party, Source
 from connector.sqldb.engines import Options
 from connector.sqldb.session import SqlSession
 

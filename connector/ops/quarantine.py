@@ -15,9 +15,9 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from connector.config import Config
 from connector.errors import ConnectorError, UsageError
 from connector.mapping.reasons import REASONS
+from connector.settings import Config
 from connector.staging.session import translated
 from connector.yamlpos import closest, shown
 

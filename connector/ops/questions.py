@@ -14,9 +14,9 @@ from psycopg.rows import class_row
 from connector.audit import log, merkle, note, tree
 from connector.audit.entry import Json, decode
 from connector.audit.note import Checkpoint, NoteError, Verifier
-from connector.config import Config
 from connector.errors import AuditBroken, UsageError
 from connector.mapping.contract import ENTITIES
+from connector.settings import Config
 from connector.staging import history
 from connector.staging.history import History
 from connector.staging.session import translated

@@ -16,10 +16,10 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row, dict_row
 
-from connector.config import Config
 from connector.errors import UsageError
 from connector.mapping.reasons import REASONS
 from connector.ops.quarantine import masked
+from connector.settings import Config
 from connector.staging import findings
 from connector.staging.session import translated
 

@@ -9,10 +9,10 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from connector import config as configuration
+from connector import settings
 from connector.audit import sequencer
 from connector.audit.sequencer import SequencerState
-from connector.config import Config
+from connector.settings import Config
 from connector.staging.session import translated
 
 # A worker reports every 5 s; a large batch or an index build can keep it from it for half a minute.
@@ -224,7 +224,7 @@ def _parties(conn: psycopg.Connection, config: Config, at: datetime) -> dict[str
         }
 
 
-def _headroom(lag_bytes: int | None, party: configuration.Party | None) -> int | None:
+def _headroom(lag_bytes: int | None, party: settings.Party | None) -> int | None:
     return None if lag_bytes is None or party is None else party.limits.lag_drop_mb * MEGABYTE - lag_bytes
 
 

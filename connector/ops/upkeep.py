@@ -8,8 +8,8 @@ from __future__ import annotations
 import psycopg
 from psycopg import sql
 
-from connector.config import Retention
 from connector.errors import StagingIncompatible
+from connector.settings import Retention
 from connector.staging import reference
 from connector.staging.session import translated
 

@@ -16,9 +16,9 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from connector.config import Config
 from connector.errors import ConnectorError, UsageError
 from connector.events import EntityState
+from connector.settings import Config
 from connector.staging.session import translated
 from connector.yamlpos import closest, shown
 

@@ -11,11 +11,11 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from connector import __version__
-from connector.config import Config
 from connector.events import EntityState
 from connector.ops.figures import Figures
 from connector.ops.status import HEARTBEAT_S_MAX, Entity, Party
 from connector.ops.wishes import BRAKE
+from connector.settings import Config
 from connector.web.seen import Seen
 
 MEGABYTE = 1 << 20

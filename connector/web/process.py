@@ -11,9 +11,9 @@ from dataclasses import replace
 import psycopg
 import structlog
 
-from connector.config import Config
 from connector.errors import ConnectorError, EnvironmentMissing
 from connector.ops import certificates, figures
+from connector.settings import Config
 from connector.staging import session
 from connector.web.health import Health
 from connector.web.seen import Seen

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from connector.config import Config
+from connector.settings import Config
 from connector.web import metrics, probes
 from connector.web.seen import Seen
 

@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from connector import config
+from connector import credentials
 from connector.audit import log
 from connector.cli import audit as cli_audit
 from connector.staging import session
@@ -208,7 +208,7 @@ def test_a_digest_key_is_what_the_configuration_takes(connector: CommandLine) ->
     path = connector.folder / "keys" / "digest.key"
     assert connector.json("digest", "keygen")["result"] == {"path": str(path)}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    text = config.Secret("file", str(path)).reveal()
+    text = credentials.Secret("file", str(path)).reveal()
     assert len(bytes.fromhex(text)) == 32
     assert DigestKeys.derive(text.encode()) != DigestKeys.derive(b"another")
 

@@ -22,7 +22,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from connector import config
+from connector import config, settings
 from connector.app import compile_party, open_party
 from connector.capture.postgres.kit import kit_sql
 from connector.cli.demo import answer
@@ -292,7 +292,7 @@ def followed(
         yield staging, source, compile_party(settings)
 
 
-def configure(folder: Path, name: str, source_dsn: str) -> config.Config:
+def configure(folder: Path, name: str, source_dsn: str) -> settings.Config:
     reader_dsn = source_dsn.replace("user=postgres", "user=sipol_ro")
     (folder / "digest.key").write_text("not a secret", encoding="utf-8")
     (folder / "digest.key").chmod(0o600)

@@ -17,9 +17,10 @@ from connector.capture.lineage.catalogue import DATE, INT, TEXT, Catalogue
 from connector.capture.outbox import definitions as sql_definitions
 from connector.capture.postgres import definitions as pg_definitions
 from connector.capture.signals import Route
-from connector.config import Secret, Source
+from connector.credentials import Secret
 from connector.mapping.rules import Lineage
 from connector.ops.lineage import EntityLineage, Mapped, Routing, merged
+from connector.settings import Source
 from connector.sqldb.engines import Options
 from connector.sqldb.session import SqlSession
 

@@ -14,11 +14,11 @@ import pytest
 from workbench import wait_until
 
 from connector import schedule
-from connector.config import Retention
 from connector.errors import SourceUnavailable, StagingIncompatible
 from connector.ops import jobs as ledger
 from connector.ops import upkeep
 from connector.runtime.scheduler import Job, Scheduler
+from connector.settings import Retention
 from connector.staging import session
 from tests.fixtures.commandline import CommandLine
 

@@ -16,7 +16,7 @@ import typer
 from connector import __version__, cli
 from connector.cli import output
 from connector.cli.output import Answer, Output, Table, jsonable, run_verb
-from connector.config import Secret
+from connector.credentials import Secret
 from connector.errors import (
     AuditBroken,
     ConfigError,

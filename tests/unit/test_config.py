@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from connector import config
-from connector.config import Config, Limits, Secret
+from connector import config, settings
+from connector.credentials import Secret
 from connector.errors import ConfigError
 from connector.resources import config_path
+from connector.settings import Config, Limits
 
 GOOD = """\
 staging:
@@ -100,7 +101,7 @@ def test_slot_and_publication_are_named_for_the_party_when_left_out(tmp_path: Pa
 
 def test_staging_may_be_embedded_and_everything_else_left_out(tmp_path: Path) -> None:
     loaded = load(tmp_path, "staging: {embedded: var/staging}\n")
-    assert loaded.staging == config.Staging(None, tmp_path / "var/staging")
+    assert loaded.staging == settings.Staging(None, tmp_path / "var/staging")
     assert loaded.parties == {}
 
 

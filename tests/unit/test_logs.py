@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from connector import logs
-from connector.config import Secret
+from connector.credentials import Secret
 from connector.errors import SourceUnavailable
 
 NIK = "3273015512950007"

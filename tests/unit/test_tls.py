@@ -8,7 +8,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.engine import make_url
 
-from connector import config, tls
+from connector import config, settings, tls
 from connector.errors import ConfigError
 
 LOCAL = (
@@ -82,7 +82,7 @@ parties:
 """
 
 
-def load(folder: Path, dsn: str, more: str = "") -> config.Config:
+def load(folder: Path, dsn: str, more: str = "") -> settings.Config:
     (folder / "alfa.yaml").touch()
     (folder / "connector.yaml").write_text(CONFIG.format(dsn=dsn, more=more))
     return config.load(folder / "connector.yaml")
