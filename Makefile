@@ -2,7 +2,7 @@
 #
 #   make .venv    environment with exactly the locked packages (hashes checked), the project editable
 #   make test     lint, types, import rules, then every test against the built wheel
-#   make demo     embedded servers, three parties, live changes, a verified audit log
+#   make demo     embedded servers, three parties (four where MariaDB is installed), live changes, a verified audit log
 #   make bench    side by side with peers
 #   make chaos    kills and cuts at random, for minutes
 #   make lint     the checks of `make test` that need no server

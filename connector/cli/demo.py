@@ -25,11 +25,16 @@ def register(app: typer.Typer) -> None:
     @app.command("demo")
     def demo(
         seconds: Annotated[float, typer.Option(min=1, help="How long the parties make changes.")] = 30.0,
-        members: Annotated[int, typer.Option(min=200, help="People in each party's database.")] = MEMBERS,
-        rate: Annotated[float, typer.Option(min=1, help="Transactions a second at each party.")] = 100.0,
+        members: Annotated[
+            int,
+            typer.Option(min=200, help="People in each PostgreSQL party's database; the others have 20,000 at most."),
+        ] = MEMBERS,
+        rate: Annotated[
+            float, typer.Option(min=1, help="Transactions a second at each PostgreSQL party; a quarter at others.")
+        ] = 100.0,
         json: JsonOption = False,
     ) -> None:
-        """Show the connector at work on embedded servers and invented parties, and prove the outcome."""
+        """Show the connector at work on servers of its own and invented parties, and prove the outcome."""
         # A small party has a small territory: a few thousand boards beside 500 members would be odd.
         options = Options(seconds, members, rate, regencies=None if members >= MEMBERS else max(4, members // 140))
         with terminable():
@@ -64,6 +69,8 @@ def answer(result: Result) -> Answer:
         f" first copy {result.rows_per_s:,.0f} rows/s; a change is in staging after {_ms(result.latency_ms.p50)} ms"
         f" (p95 {_ms(result.latency_ms.p95)} ms)"
     )
+    for name, why in result.skipped.items():
+        summary += f"; {name} did not play: {why}"
     return Answer(summary, result, (_entities(result), _parties(result)), error=error)
 
 
@@ -82,7 +89,7 @@ def _entities(result: Result) -> Table:
 def _parties(result: Result) -> Table:
     rows = tuple(
         (
-            name, f"PostgreSQL {party.server}", party.transactions, party.flood_rows, f"{party.copy_s:.1f}",
+            name, party.server, party.capture, party.transactions, party.flood_rows, f"{party.copy_s:.1f}",
             party.audit_entries, ", ".join(f"{count} {reason}" for reason, count in list(party.quarantine.items())[:3]),
         )
         for name, party in result.parties.items()
@@ -90,6 +97,7 @@ def _parties(result: Result) -> Table:
     columns = (
         "party",
         "server",
+        "capture",
         "transactions",
         "rows of the largest",
         "first copy s",

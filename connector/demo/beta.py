@@ -227,7 +227,7 @@ class Beta:
 
     # --- living ---
 
-    def moves(self) -> tuple[Move, ...]:
+    def moves(self) -> tuple[Move[Connection], ...]:
         return (
             Move("member_joined", "anggota", 18, self._join),
             Move("address_changed", "anggota", 26, self._change_address),

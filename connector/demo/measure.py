@@ -20,9 +20,10 @@ COUNTS = ("signalled", "read", "inserted", "updated", "unchanged", "deleted", "q
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """One batch of a party's signals: up to which place of its log, and when it was in staging."""
+    """One batch of a party's signals: up to which place, when it was begun, and when it was in staging."""
 
     position: int
+    begun: datetime
     at: datetime
 
 
@@ -59,18 +60,38 @@ def latencies_ms(commits: Iterable[Commit], batches: Sequence[Applied]) -> dict[
     return found
 
 
-def batches(staging: Connection, party: str) -> list[Applied]:
-    """The party's batches of signals, in order."""
-    rows = staging.execute(
-        """
-        select (position_to::pg_lsn - '0/0'::pg_lsn)::bigint, min(ended_at)
+def compared_ms(commits: Iterable[Commit], batches: Sequence[Applied]) -> dict[str, list[float]]:
+    """As `latencies_ms` where views are compared on a schedule: how long it took at most.
+
+    A compare that was under way at the commit may have passed the row by, and it may have found something else. The
+    one after it has seen every row later than the commit.
+    """
+    begins = [batch.begun for batch in batches]
+    found: dict[str, list[float]] = {}
+    for commit in commits:
+        index = bisect.bisect_left(begins, commit.at) + 1
+        if index < len(batches):
+            found.setdefault(commit.entity, []).append((batches[index].at - commit.at).total_seconds() * 1000)
+    return found
+
+
+# The number in a position's text that rises, by way of capture: an LSN, a GTID's sequence, a count of hand-overs.
+_PLACES = {
+    "pull": "(position_to::pg_lsn - '0/0'::pg_lsn)::bigint",
+    "stream": "substring(position_to from '^[0-9]+-[0-9]+-([0-9]+)')::bigint",
+    "diff": "substring(position_to from ' ([0-9]+)$')::bigint",
+}
+
+
+def batches(staging: Connection, party: str, capture: str = "pull") -> list[Applied]:
+    """The party's batches of signals, in order. `stream` is MariaDB's, of one domain."""
+    query = f"""
+        select {_PLACES[capture]}, min(started_at), min(ended_at)
           from staging.sync_batch
          where party = %s and kind = 'signals' and position_to is not null
          group by 1 order by 1
-        """,
-        (party,),
-    )
-    return [Applied(position, at) for position, at in rows]
+        """
+    return [Applied(position, begun, at) for position, begun, at in staging.execute(query.encode(), (party,))]
 
 
 @dataclass(frozen=True, slots=True)

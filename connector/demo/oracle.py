@@ -6,7 +6,7 @@ Everything happens in a transaction that is rolled back. Both sides must be at r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,6 +17,10 @@ from connector.mapping.program import Program
 from connector.pg import PINS
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+# Rows of a view, a text or NULL for each of the program's inputs.
+Cells = Iterator[Sequence[str | None]]
+# A session of a PostgreSQL party, or whatever else reads a program's view.
+Source = Connection | Callable[[Program], Cells]
 
 DUPLICATE_KEY = "DUPLICATE_KEY"
 EXAMPLES_MAX = 5
@@ -49,17 +53,18 @@ class Difference:
         return sum(getattr(self, field.name) for field in fields(self) if field.name != "examples")
 
 
-def differing_rows(staging: Connection, source: Connection, program: Program, parpol_id: int) -> Difference:
+def differing_rows(staging: Connection, source: Source, program: Program, parpol_id: int) -> Difference:
     """Compare one entity of one party.
 
     Args:
         staging: a session with no transaction open; it may be autocommit or not, and is left as it was.
-        source: a session that may read the view.
+        source: a session that may read the view, or what gives its rows.
         program: the compiled mapping of the entity.
         parpol_id: whose rows to look at in staging.
     """
-    for name, value in PINS.items():
-        source.execute("select set_config(%s, %s, false)", (name, value))
+    if isinstance(source, psycopg.Connection):
+        for name, value in PINS.items():
+            source.execute("select set_config(%s, %s, false)", (name, value))
     with staging.transaction(force_rollback=True):
         _read_view(staging, source, program)
         contract = _contract(staging, program.entity)
@@ -75,17 +80,22 @@ def differing_rows(staging: Connection, source: Connection, program: Program, pa
         return Difference(**kinds, examples=tuple(examples))
 
 
-def _read_view(staging: Connection, source: Connection, program: Program) -> None:
+def _read_view(staging: Connection, source: Source, program: Program) -> None:
     names = [sql.Identifier(f"i{place}") for place in range(len(program.inputs))]
     columns = sql.SQL(", ").join(sql.SQL("{} text").format(name) for name in names)
     staging.execute(sql.SQL("create temp table inbox ({}, edge text) on commit drop").format(columns))
-    out = sql.SQL("copy (select {} from {}) to stdout").format(
-        sql.SQL(", ").join(map(sql.Identifier, program.inputs)), sql.Identifier(*program.view)
-    )
     into = sql.SQL("copy inbox ({}) from stdin").format(sql.SQL(", ").join(names))
-    with source.cursor().copy(out) as rows, staging.cursor().copy(into) as inbox:
-        for block in rows:
-            inbox.write(block)
+    with staging.cursor().copy(into) as inbox:
+        if isinstance(source, psycopg.Connection):
+            out = sql.SQL("copy (select {} from {}) to stdout").format(
+                sql.SQL(", ").join(map(sql.Identifier, program.inputs)), sql.Identifier(*program.view)
+            )
+            with source.cursor().copy(out) as rows:
+                for block in rows:
+                    inbox.write(block)
+        else:
+            for cells in source(program):
+                inbox.write_row(cells)
     staging.execute("analyze inbox")
 
 

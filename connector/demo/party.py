@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -19,8 +19,12 @@ from connector.demo.people import Person
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
+# A party's own session, of its engine's own driver.
+C = TypeVar("C")
+
+
 @dataclass(frozen=True, slots=True)
-class Move:
+class Move(Generic[C]):
     """One kind of transaction the live writer commits; `weight` is its share among the kinds.
 
     `entity` is the one whose view it is sure to touch, for timing; empty where nothing is committed, or where the
@@ -30,28 +34,36 @@ class Move:
     name: str
     entity: str
     weight: float
-    run: Callable[[Connection], None]
+    run: Callable[[C], None]
 
 
-class Party(Protocol):
+class PartyOn(Protocol[C]):
     """A demo party. `fill` comes once, after `create`; `moves` and `flood` need a filled database."""
 
     @property
     def name(self) -> str: ...
 
-    def fill(self, conn: Connection, persons: Sequence[Person]) -> None:
+    def fill(self, conn: C, persons: Sequence[Person]) -> None:
         """Write members, boards, offices and accounts. The caller commits."""
 
-    def moves(self) -> tuple[Move, ...]: ...
+    def moves(self) -> tuple[Move[C], ...]: ...
 
-    def flood(self, conn: Connection, rows: int) -> int:
+    def flood(self, conn: C, rows: int) -> int:
         """Update this many members in the caller's transaction; return how many it were."""
 
 
+# What a party on PostgreSQL is.
+Party = PartyOn[Connection]
+
+
+def ddl(name: str) -> str:
+    """The party's tables and views, in its engine's SQL."""
+    return resources.files("connector.demo").joinpath("parties", f"{name}.sql").read_text(encoding="utf-8")
+
+
 def create(conn: Connection, name: str) -> None:
-    """Make the party's tables and views in an empty database."""
-    ddl = resources.files("connector.demo").joinpath("parties", f"{name}.sql").read_text(encoding="utf-8")
-    conn.execute(ddl.encode())
+    """Make the tables and views of a party on PostgreSQL in an empty database."""
+    conn.execute(ddl(name).encode())
 
 
 def copy_rows(conn: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -95,4 +107,8 @@ class Keys:
         """Draw one and remove it."""
         place = self._rng.randrange(len(self._keys))
         self._keys[place], self._keys[-1] = self._keys[-1], self._keys[place]
+        return self._keys.pop()
+
+    def take_last(self) -> Any:
+        """Remove the one that was added last."""
         return self._keys.pop()

@@ -1,4 +1,4 @@
-"""Where the demo plays: three PostgreSQL clusters, two parties' databases, a configuration, and the daemon.
+"""Where the demo plays: staging, the parties' databases on three engines, a configuration, and the daemon.
 
 Everything lives in one temporary folder, and everything started here is stopped here.
 """
@@ -8,28 +8,34 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+import pymysql
 from psycopg import sql
 
-from connector.demo import party
+from connector.demo import maria, party
+from connector.demo.homes import LiteHome, MariaHome, PostgresHome
 from connector.demo.interrupt import uninterrupted
+from connector.demo.kit import READER
+from connector.demo.maria import MariaServer
 from connector.embedded import Server, wheel_binaries
-from connector.errors import ConnectorError, SourceError
+from connector.errors import ConnectorError, EnvironmentMissing
 from connector.resources import schema_path
 from connector.staging import migrate
 
 STAGING_MAJOR = 16
-READER = "sipol_ro"
 STOP_SECONDS_MAX = 30.0
 # One machine plays four: a checkpoint every few seconds would be in the way of the figures.
 SETTINGS = {"shared_buffers": "128MB", "max_wal_size": "2GB", "checkpoint_timeout": "15min"}
@@ -37,28 +43,37 @@ SETTINGS = {"shared_buffers": "128MB", "max_wal_size": "2GB", "checkpoint_timeou
 PARTY_SETTINGS = {**SETTINGS, "fsync": "off", "full_page_writes": "off"}
 
 
+# How often Gamma's view is compared. Real parties are compared every few minutes.
+DIFF_EVERY_S = 2.0
+
+
 @dataclass(frozen=True, slots=True)
 class PartySite:
-    """One party: its id at KPU, the version of its server, and two ways in: as its owner, and as our reader."""
+    """One party: its id at KPU, what its database is, its owner's way in, and how the connector follows it."""
 
     name: str
     parpol_id: int
-    major: int
-    owner_dsn: str
-    reader_dsn: str
+    server: str
+    capture: str
+    home: PostgresHome | LiteHome | MariaHome
+    source: str
+    mapping: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """All that runs. `config` is a file that `connector --config` takes."""
+    """All that runs. `config` is a file that `connector --config` takes; `skipped` says why a party does not play."""
 
     folder: Path
     config: Path
     staging_dsn: str
     parties: tuple[PartySite, ...]
+    skipped: Mapping[str, str]
 
 
+# On PostgreSQL: id at KPU, major version. The two others have one of each engine.
 CAST: Mapping[str, tuple[int, int]] = {"alfa": (1, 18), "beta": (2, 16)}
+GAMMA, DELTA = ("gamma", 3), ("delta", 4)
 
 
 @contextlib.contextmanager
@@ -85,15 +100,78 @@ def _build(folder: Path, stack: contextlib.ExitStack) -> Site:
     _make_database(staging, "staging")
     with psycopg.connect(staging.dsn("staging"), autocommit=True) as conn:
         migrate.apply(conn)
-    parties = []
-    for name, (parpol_id, major) in CAST.items():
-        server = _server(folder, name, major, PARTY_SETTINGS, stack)
-        _make_database(server, name)
-        with psycopg.connect(server.dsn(name)) as owner:
-            party.create(owner, name)
-        parties.append(PartySite(name, parpol_id, major, server.dsn(name), server.dsn(name, READER)))
+    parties = [_postgres(folder, name, stack) for name in CAST]
+    parties.append(sqlite_party(folder))
+    skipped: dict[str, str] = {}
+    try:
+        parties.append(_mariadb(folder, stack))
+    except EnvironmentMissing as missing:
+        skipped[DELTA[0]] = ": ".join(filter(None, (str(missing), missing.hint)))
     path = _write_config(folder, staging.dsn("staging"), parties)
-    return Site(folder, path, staging.dsn("staging"), tuple(parties))
+    return Site(folder, path, staging.dsn("staging"), tuple(parties), skipped)
+
+
+def _postgres(folder: Path, name: str, stack: contextlib.ExitStack) -> PartySite:
+    parpol_id, major = CAST[name]
+    server = _server(folder, name, major, PARTY_SETTINGS, stack)
+    _make_database(server, name)
+    home = PostgresHome(server.dsn(name), server.dsn(name, READER))
+    with home.connect() as owner:
+        party.create(owner, name)
+    source = f"{{engine: postgresql, capture: pull, dsn: {_quoted(home.reader_dsn)}}}"
+    return PartySite(name, parpol_id, f"PostgreSQL {major}", "pull", home, source, _mapping(name))
+
+
+def sqlite_party(folder: Path) -> PartySite:
+    """Gamma's database, empty."""
+    name, parpol_id = GAMMA
+    home = LiteHome(folder / f"{name}.db")
+    with closing(home.connect()) as owner:
+        owner.executescript(party.ddl(name))
+        owner.commit()
+    # SQLite has no schemas; all else of the party's mapping is as SQL Server's shapes have it.
+    mapping = folder / f"{name}.yaml"
+    text = _mapping(name).read_text(encoding="utf-8")
+    mapping.write_text(re.sub(r"\b(?:sipol|dbo)\.(?=vw|Tbl|Ref)", "main.", text), encoding="utf-8")
+    dsn = _quoted(f"sqlite:///{home.path}")
+    source = f"{{engine: sqlite, capture: diff, diff_every_s: {DIFF_EVERY_S:g}, dsn: {dsn}}}"
+    return PartySite(name, parpol_id, f"SQLite {sqlite3.sqlite_version}", "diff", home, source, mapping)
+
+
+def _mariadb(folder: Path, stack: contextlib.ExitStack) -> PartySite:
+    """Raises EnvironmentMissing where no server can be started."""
+    if why := maria.lacking():
+        raise EnvironmentMissing(why)
+    server = MariaServer(folder / DELTA[0])
+    with uninterrupted():
+        stack.callback(server.destroy)
+        server.start()
+    return mariadb_party(server.socket)
+
+
+def mariadb_party(socket: Path) -> PartySite:
+    """Delta's database, empty, on a running server."""
+    name, parpol_id = DELTA
+    with (
+        closing(pymysql.connect(unix_socket=str(socket), user="root", charset="utf8mb4")) as root,
+        root.cursor() as cursor,
+    ):
+        cursor.execute(f"create database {name} character set utf8mb4")
+        cursor.execute("select version()")
+        (version,) = cursor.fetchone() or ("",)
+    home = MariaHome(socket, name)
+    with closing(home.connect()) as owner, owner.cursor() as cursor:
+        for statement in party.ddl(name).split(";\n"):
+            if statement.strip():
+                cursor.execute(statement)
+    dsn = _quoted(f"mariadb+pymysql://{READER}@localhost/{name}?unix_socket={socket}")
+    source = f"{{engine: mariadb, capture: stream, dsn: {dsn}}}"
+    engine = f"MariaDB {str(version).partition('-')[0]}"
+    return PartySite(name, parpol_id, engine, "stream", home, source, _mapping(name))
+
+
+def _mapping(name: str) -> Path:
+    return schema_path("parties", f"{name}.yaml")
 
 
 def _server(folder: Path, name: str, major: int, settings: Mapping[str, str], stack: contextlib.ExitStack) -> Server:
@@ -117,8 +195,8 @@ def _write_config(folder: Path, staging_dsn: str, parties: list[PartySite]) -> P
         lines += [
             f"  {site.name}:",
             f"    parpol_id: {site.parpol_id}",
-            f"    mapping: {_quoted(str(schema_path('parties', f'{site.name}.yaml')))}",
-            f"    source: {{engine: postgresql, capture: pull, dsn: {_quoted(site.reader_dsn)}}}",
+            f"    mapping: {_quoted(str(site.mapping))}",
+            f"    source: {site.source}",
             "    limits: {poll_s: 0.2, copy_rows: 10000}",
         ]
     path = folder / "connector.yaml"
@@ -195,17 +273,3 @@ def running(site: Site) -> Iterator[Daemon]:
     finally:
         with uninterrupted():
             daemon.stop()
-
-
-def connect_owner(site: PartySite, *, autocommit: bool = False) -> party.Connection:
-    """A session as the party's own DBA.
-
-    Raises:
-        SourceError: no connection.
-    """
-    try:
-        return psycopg.connect(site.owner_dsn, autocommit=autocommit)
-    except psycopg.Error as error:
-        raise SourceError(
-            f"the party's server does not answer ({error.sqlstate or 'no answer'})", place=site.name
-        ) from None

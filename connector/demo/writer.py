@@ -1,23 +1,26 @@
 """A party at work: small transactions at a steady rate, from a seeded mix, in a thread of its own.
 
 Beside the mix there is one transaction of thousands of rows half-way, and every few seconds one that stays open while
-later ones commit, so that commit order and start order differ.
+later ones commit, so that commit order and start order differ (where the engine lets one thread do that).
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-import psycopg
-
-from connector.demo.party import Connection, Move, Party
+from connector.demo import homes
+from connector.demo.homes import Home
+from connector.demo.party import Move, PartyOn
 from connector.errors import SourceError
 
 FLOOD_ROWS = 5_000
@@ -36,7 +39,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One commit as the party saw it: `before` is a place in its log just before the commit's own record."""
+    """One commit as the party saw it: `before` is a place in its log just before the commit's own record, or 0."""
 
     entity: str
     before: int
@@ -59,15 +62,15 @@ class Written:
 class Writer:
     """Start it, stop it, read what it wrote. One thread, two connections."""
 
-    def __init__(self, dsn: str, party: Party, rng: random.Random, pace: Pace) -> None:
-        self._dsn = dsn
+    def __init__(self, home: Home[Any], party: PartyOn[Any], rng: random.Random, pace: Pace) -> None:
+        self._home = home
         self._party = party
         self._rng = rng
         self._pace = pace
         self._moves: Counter[str] = Counter()
         self._commits: list[Commit] = []
         self._flooded = 0
-        self._failure: psycopg.Error | None = None
+        self._failure: Exception | None = None
         self._halt = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"writer-{party.name}", daemon=True)
 
@@ -95,7 +98,7 @@ class Writer:
         self._thread.join()
         if self._failure is not None:
             raise SourceError(
-                f"the party's own writer failed ({self._failure.sqlstate or 'connection lost'})",
+                f"the party's own writer failed ({homes.reason(self._failure)})",
                 hint="is its server still there, and are its tables the demo's?",
                 place=self._party.name,
             )
@@ -108,18 +111,18 @@ class Writer:
 
     def _work(self) -> None:
         try:
-            with psycopg.connect(self._dsn) as conn, psycopg.connect(self._dsn) as slow:
+            with closing(self._home.connect()) as conn, closing(self._home.connect()) as slow:
                 self._write(conn, slow)
-        except psycopg.Error as error:
+        except (SourceError, *homes.ERRORS) as error:
             self._failure = error
 
-    def _write(self, conn: Connection, slow: Connection) -> None:
+    def _write(self, conn: Any, slow: Any) -> None:
         moves = self._party.moves()
         weights = [move.weight for move in moves]
         begun = due = time.monotonic()
         ends = begun + self._pace.seconds if self._pace.seconds is not None else None
         flood_at: float | None = begun + (self._pace.seconds / 2 if self._pace.seconds is not None else OPEN_EVERY_S)
-        open_at = begun + OPEN_EVERY_S
+        open_at = begun + OPEN_EVERY_S if self._home.overlaps else math.inf
         close_at: float | None = None
         while not self._halt.is_set():
             now = time.monotonic()
@@ -140,19 +143,18 @@ class Writer:
         if close_at is not None:
             self._commit(slow, moves[0].name, moves[0].entity)
 
-    def _one(self, conn: Connection, move: Move) -> None:
+    def _one(self, conn: Any, move: Move[Any]) -> None:
         move.run(conn)
         self._commit(conn, move.name, move.entity)
 
-    def _commit(self, conn: Connection, name: str, entity: str) -> None:
-        place = conn.execute("select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::text").fetchone()
-        assert place is not None
+    def _commit(self, conn: Any, name: str, entity: str) -> None:
+        place = self._home.place(conn)
         conn.commit()
         self._moves[name] += 1
         if entity:
-            self._commits.append(Commit(entity, int(place[0]), datetime.now(UTC)))
+            self._commits.append(Commit(entity, place, datetime.now(UTC)))
 
-    def _flood(self, conn: Connection) -> None:
+    def _flood(self, conn: Any) -> None:
         if self._pace.flood_rows:
             self._flooded = self._party.flood(conn, self._pace.flood_rows)
             self._commit(conn, "flood", "anggota")

@@ -20,6 +20,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from mariadb import MariaDb
 from psycopg import sql
 
 from connector import config, settings
@@ -27,10 +28,14 @@ from connector.app import compile_party, open_party
 from connector.capture.postgres.kit import kit_sql
 from connector.cli.demo import answer
 from connector.cli.output import exit_code
-from connector.demo import measure, oracle, people, territory
+from connector.demo import gamma, maria, measure, oracle, people, territory
 from connector.demo import party as parties
+from connector.demo import site as sites
 from connector.demo.alfa import Alfa
 from connector.demo.beta import Beta
+from connector.demo.delta import Delta
+from connector.demo.gamma import Gamma
+from connector.demo.homes import PostgresHome
 from connector.demo.interrupt import uninterrupted
 from connector.demo.measure import Applied, Latency
 from connector.demo.oracle import Difference
@@ -39,13 +44,14 @@ from connector.demo.play import EntityResult, PartyResult, Result
 from connector.demo.writer import Commit, Pace, Writer, writing
 from connector.errors import SourceError
 from connector.mapping import document
-from connector.mapping.program import Program
+from connector.mapping.program import Program, ProgramOptions, compile_entity
 from connector.ops.kit import kit_request
 from connector.resources import schema_path
 from connector.runtime.worker import Worker
 
 TODAY = date(2026, 11, 30)
 KINDS: dict[str, Callable[..., parties.Party]] = {"alfa": Alfa, "beta": Beta}
+OTHERS: dict[str, Callable[..., parties.PartyOn[Any]]] = {"gamma": Gamma, "delta": Delta}
 BIG = {"alfa": "kader", "beta": "members"}
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -247,7 +253,7 @@ def count(conn: Connection, relation: str) -> int:
 
 
 def test_a_writer_notes_each_commit_in_the_order_of_the_log(party: parties.Party, source_dsn: str) -> None:
-    writer = Writer(source_dsn, party, random.Random(5), Pace(per_second=400, seconds=1, flood_rows=300))
+    writer = Writer(PostgresHome(source_dsn), party, random.Random(5), Pace(per_second=400, seconds=1, flood_rows=300))
     with writing([writer]):
         written = writer.join()
     places = [commit.before for commit in written.commits]
@@ -259,7 +265,7 @@ def test_a_writer_notes_each_commit_in_the_order_of_the_log(party: parties.Party
 
 
 def test_leaving_the_block_stops_the_writers(party: parties.Party, source_dsn: str) -> None:
-    writer = Writer(source_dsn, party, random.Random(5), Pace(per_second=50, flood_rows=0))
+    writer = Writer(PostgresHome(source_dsn), party, random.Random(5), Pace(per_second=50, flood_rows=0))
     with pytest.raises(ZeroDivisionError), writing([writer]):
         raise ZeroDivisionError
     assert not writer.running
@@ -268,7 +274,7 @@ def test_leaving_the_block_stops_the_writers(party: parties.Party, source_dsn: s
 def test_a_writer_whose_server_refuses_says_so(party: parties.Party, source_dsn: str) -> None:
     with psycopg.connect(source_dsn) as conn:
         conn.execute("drop schema public cascade")
-    writer = Writer(source_dsn, party, random.Random(5), Pace(seconds=5))
+    writer = Writer(PostgresHome(source_dsn), party, random.Random(5), Pace(seconds=5))
     writer.start()
     with pytest.raises(SourceError, match="writer failed"):
         writer.join()
@@ -367,6 +373,73 @@ def test_one_row_changed_behind_our_back_is_found(
     assert differences(staging, source, programs) == {}
 
 
+# ------------------------------------------------------------------------------------------------- other engines
+
+
+def home_of(request: pytest.FixtureRequest, engine: str, folder: Path) -> tuple[Any, str, Path]:
+    """An empty database with the party's tables, what it is, and the party's mapping."""
+    if engine == "gamma":
+        site = sites.sqlite_party(folder)
+    else:
+        server: MariaDb = request.getfixturevalue("mariadb")
+        request.addfinalizer(lambda: server.run("drop database if exists delta"))
+        site = sites.mariadb_party(server.socket)
+    return site.home, site.server, site.mapping
+
+
+@pytest.mark.parametrize("engine", ["gamma", "delta"])
+def test_a_party_on_another_engine_moves_and_is_compared_through_its_mapping(
+    request: pytest.FixtureRequest,
+    engine: str,
+    lists: people.Words,
+    land: territory.Territory,
+    staging_dsn: str,
+    tmp_path: Path,
+) -> None:
+    home, server, mapping = home_of(request, engine, tmp_path)
+    assert server.startswith("SQLite" if engine == "gamma" else "MariaDB")
+    rng = random.Random(7)
+    source = People(rng, lists, land.villages, TODAY)
+    party: parties.PartyOn[Any] = OTHERS[engine](rng, land, source, TODAY)
+    with contextlib.closing(home.connect()) as owner:
+        party.fill(owner, source.draw(500))
+        owner.commit()
+        for move in party.moves():
+            for _ in range(5):
+                move.run(owner)
+                owner.commit()
+        assert party.flood(owner, 100) == pytest.approx(100, abs=10)
+        owner.commit()
+    writer = Writer(home, party, random.Random(5), Pace(per_second=400, seconds=0.5, flood_rows=50))
+    with writing([writer]):
+        written = writer.join()
+    places = [commit.before for commit in written.commits]
+    assert places == sorted(places)
+    assert (places[-1] > places[0]) == (engine == "delta"), "only a log has places"
+    found = document.load(mapping)
+    programs = {entity: compile_entity(found, entity, ProgramOptions(7)) for entity in found.entities}
+    with psycopg.connect(staging_dsn, autocommit=True) as staging, home.reading() as reader:
+        with staging.cursor().copy("copy staging.ref_wilayah_bps (kode_bps, kode) from stdin") as rows:
+            for row in gamma.bridge(land.villages).items():
+                rows.write_row(row)
+        for program in programs.values():
+            difference = oracle.differing_rows(staging, reader, program, 7)
+            good, refused = difference.missing, difference.quarantine_missing
+            assert good + refused == home.count(program.view), "nothing is staged yet: every row differs"
+            assert 0 <= refused < good, program.entity
+
+
+def test_the_invented_bridge_has_one_code_for_each_village(land: territory.Territory) -> None:
+    made = gamma.bridge(land.villages)
+    assert sorted(made.values()) == sorted(village.code for village in land.villages)
+    assert all(len(code) == 10 and code.isdigit() for code in made)
+
+
+def test_without_mariadb_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maria, "PLACES", "/nowhere")
+    assert maria.lacking() == "mariadbd and mariadb-install-db not found: apt-get install mariadb-server"
+
+
 # ------------------------------------------------------------------------------------------------- figures
 
 
@@ -377,8 +450,19 @@ def test_a_commit_is_covered_by_the_first_batch_past_it() -> None:
         return start + timedelta(milliseconds=ms)
 
     commits = [Commit("anggota", 100, start), Commit("anggota", 200, after(50)), Commit("kantor", 400, after(60))]
-    batches = [Applied(150, after(80)), Applied(200, after(90)), Applied(350, after(250))]
+    batches = [Applied(place, start, after(ms)) for place, ms in ((150, 80), (200, 90), (350, 250))]
     assert measure.latencies_ms(commits, batches) == {"anggota": [80.0, 200.0]}
+
+
+def test_a_commit_during_a_compare_waits_for_the_next_at_most() -> None:
+    start = datetime(2026, 11, 30, tzinfo=UTC)
+
+    def after(ms: int) -> datetime:
+        return start + timedelta(milliseconds=ms)
+
+    batches = [Applied(place, after(ms), after(ms + 50)) for place, ms in ((1, 100), (2, 2100), (3, 4100))]
+    commits = [Commit("anggota", 0, after(90)), Commit("anggota", 0, after(110)), Commit("anggota", 0, after(2200))]
+    assert measure.compared_ms(commits, batches) == {"anggota": [2060.0, 4040.0]}
 
 
 def test_latency_is_told_by_rank_and_not_invented() -> None:
@@ -448,7 +532,10 @@ def test_the_demo_ends_with_no_row_that_differs_and_nothing_left_behind(folder: 
     assert process.returncode == 0, envelope["error"]
     assert result["differing_rows"] == 0
     assert result["audit_verified"] is True
-    assert set(result["parties"]) == {"alfa", "beta"}
+    assert set(result["parties"]) == {"alfa", "beta", "gamma", "delta"} - set(result["skipped"])
+    assert ("delta" in result["skipped"]) == (maria.lacking() is not None)
+    for name, one in result["parties"].items():
+        assert one["entities"]["anggota"]["latency_ms"]["p50"] is not None, name
     assert result["latency_ms"]["p50"] <= result["latency_ms"]["p95"]
     assert result["rows_per_s"] > 0
     for party in result["parties"].values():
@@ -476,8 +563,9 @@ def test_ctrl_c_leaves_no_process_and_no_folder_behind(folder: Path, line: str) 
 def test_a_difference_is_an_exit_code_and_names_keys() -> None:
     difference = Difference(missing=1, examples=("missing:42",))
     entity = EntityResult(1, 1, 1, 0, 0, 0, 0, Latency(1.0, 2.0), 10.0, 1, difference)
-    party = PartyResult(16, 1, {"flood": 1}, 1, 1.0, {"anggota": entity}, {}, 1)
-    made = answer(Result({"beta": party}, 1, True, Latency(1.0, 2.0), 10.0, 1.0))
+    party = PartyResult("PostgreSQL 16", "pull", 1, {"flood": 1}, 1, 1.0, {"anggota": entity}, {}, 1)
+    made = answer(Result({"beta": party}, 1, True, Latency(1.0, 2.0), 10.0, 1.0, {"delta": "mariadbd not found"}))
     assert made.error is not None
+    assert "delta did not play: mariadbd not found" in made.summary
     assert exit_code(made.error) == 1
     assert "missing:42" in made.error.hint
