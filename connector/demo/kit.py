@@ -11,10 +11,10 @@ from connector.capture.mysql import kit as binlog
 from connector.capture.polling import kit as polling
 from connector.capture.postgres.kit import kit_sql
 from connector.capture.sqltext import account
-from connector.config import Party
 from connector.demo.homes import LiteHome, MariaHome, PostgresHome
 from connector.mapping import document
 from connector.ops.kit import binlog_request, kit_request, polled_request
+from connector.settings import Party
 
 READER = "sipol_ro"
 # On a socket nobody comes from elsewhere.
