@@ -10,10 +10,12 @@ import typer
 
 from connector.cli.options import Globals, JsonOption, given, staging_dsn
 from connector.cli.output import Answer, Table, run_verb
-from connector.errors import EnvironmentMissing
+from connector.errors import EnvironmentMissing, UsageError
+from connector.mapping.contract import ENTITIES
 from connector.ops import readiness as ops
 from connector.ops import readiness_page
 from connector.staging import migrate, session
+from connector.yamlpos import shown
 
 ROWS_SHOWN = 30
 REGENCIES = (
@@ -24,7 +26,7 @@ REGENCIES = (
 
 def register(app: typer.Typer) -> None:
     @app.command("readiness")
-    def readiness(
+    def readiness(  # noqa: PLR0913 - one for each option of the verb
         ctx: typer.Context,
         party: Annotated[str, typer.Argument(help="The party.")],
         html: Annotated[Path | None, typer.Option(help="Write the whole report here, as one page.")] = None,
@@ -32,23 +34,39 @@ def register(app: typer.Typer) -> None:
         count: Annotated[
             bool, typer.Option("--count", help="Count what changed first; a daemon does by itself.")
         ] = False,
+        sipol: Annotated[
+            list[str] | None,
+            typer.Option(metavar="ENTITY=ROWS", help="How many rows Sipol says it has; may be repeated."),
+        ] = None,
         json: JsonOption = False,
     ) -> None:
         """Where a party stands against the legal thresholds, and the shortest way to them. Not a verdict of KPU's."""
-        run_verb("readiness", json, lambda: _readiness(given(ctx), party, (html, rows, count)))
+        run_verb("readiness", json, lambda: _readiness(given(ctx), party, (html, rows, count), sipol or []))
 
 
-def _readiness(options: Globals, party: str, how: tuple[Path | None, int, bool]) -> Answer:
+def _readiness(options: Globals, party: str, how: tuple[Path | None, int, bool], sipol: list[str]) -> Answer:
     html, rows, count = how
+    sipol_rows = _sipol_rows(sipol)
     config = options.load(check_secrets=False)
     with staging_dsn(config) as dsn, session.connect(dsn, application="connector readiness") as conn:
         migrate.require(conn)
         if count:
             ops.count(conn)
-        found = ops.report(conn, config, party)
+        found = ops.report(conn, config, party, sipol_rows)
     if html is not None:
         _write(html, readiness_page.page(found))
     return Answer(_summary(found, html), _result(found), tuple(table for table in _tables(found, rows) if table.rows))
+
+
+def _sipol_rows(given: list[str]) -> dict[str, int]:
+    """What Sipol says it has, as it was told on the command line."""
+    found: dict[str, int] = {}
+    for text in given:
+        entity, _, rows = text.partition("=")
+        if entity not in ENTITIES or not rows.isascii() or not rows.isdigit():
+            raise UsageError(f"`{shown(text)}` is no count of an entity", hint="anggota=50000, for instance")
+        found[entity] = int(rows)
+    return found
 
 
 def _write(path: Path, text: str) -> None:
@@ -74,6 +92,9 @@ def _summary(found: ops.Report, html: Path | None) -> str:
         said.append(f"{found.elsewhere:,} members are in regions without a threshold")
     if found.counting or found.counted_at is None:
         said.append("members are being counted anew (without a daemon: --count)")
+    differing = [one.entity for one in found.freshness if one.sipol_rows not in (None, one.live_rows)]
+    if differing:
+        said.append(f"Sipol has another count of {', '.join(differing)}")
     if html is not None:
         said.append(f"wrote {html}")
     return "; ".join(said)
@@ -114,7 +135,35 @@ def _tables(found: ops.Report, rows: int) -> tuple[Table, ...]:
         ("entity", "refused for", "rows", "keys", "what to do"),
         tuple((one.entity, one.reason, one.rows, ", ".join(one.keys), one.indonesian) for one in found.refusals),
     )
-    return requirements, provinces, regencies, refusals
+    unmapped = Table(
+        ("entity", "column", "means nothing", "rows"),
+        tuple((one.entity, one.column, one.reason, one.rows) for one in found.unmapped),
+        title="codes and regions without a meaning; connector mapping dry-run lists the values",
+    )
+    documents = Table(
+        ("document", "noted", "file there"), tuple((one.jenis, one.ada, one.tersedia) for one in found.documents)
+    )
+    return requirements, provinces, regencies, refusals, unmapped, documents, _counts(found)
+
+
+def _counts(found: ops.Report) -> Table:
+    """The view, staging and Sipol must have the same, but for what was refused."""
+    return Table(
+        ("entity", "in the view", "counted", "staged", "refused", "in Sipol", "new in 24 h", "changed", "gone"),
+        tuple(
+            (
+                one.entity, one.view_rows, one.view_counted_at, f"{one.live_rows:,}", one.refused_rows,
+                _sipol(one), one.added_day, one.changed_day, one.removed_day,
+            )
+            for one in found.freshness
+        ),
+    )  # fmt: skip
+
+
+def _sipol(one: ops.Freshness) -> str | None:
+    if one.sipol_rows is None:
+        return None
+    return f"{one.sipol_rows:,}" + (" differs" if one.sipol_rows != one.live_rows else "")
 
 
 _DERIVED = {

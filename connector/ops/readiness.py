@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -136,7 +136,10 @@ class Refusals:
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """One entity: how current it is, and its three counts. `view_rows` is what the last compare counted."""
+    """One entity: how current it is, its counts, and what the last 24 hours brought.
+
+    `view_rows` is what the last compare counted; `sipol_rows` what Sipol says it has, where that was given.
+    """
 
     entity: str
     state: str
@@ -147,6 +150,32 @@ class Freshness:
     view_rows: int | None
     view_counted_at: datetime | None
     mapping_version: str | None
+    added_day: int
+    changed_day: int
+    removed_day: int
+    sipol_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unmapped:
+    """A staging column that rows were refused for because their code or region means nothing to the mapping.
+
+    The values themselves are not kept: `connector mapping dry-run` lists them.
+    """
+
+    entity: str
+    column: str
+    reason: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """The party's documents of one kind."""
+
+    jenis: str
+    ada: int
+    tersedia: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +200,8 @@ class Report:
     regencies: tuple[Regency, ...]
     elsewhere: int
     refusals: tuple[Refusals, ...]
+    unmapped: tuple[Unmapped, ...]
+    documents: tuple[Documents, ...]
     freshness: tuple[Freshness, ...]
     stages: tuple[Stage, ...]
     daemon: Mapping[str, Any]
@@ -191,8 +222,11 @@ def count(conn: psycopg.Connection) -> None:
         findings.settle(conn)
 
 
-def report(conn: psycopg.Connection, config: Config, party: str) -> Report:
+def report(conn: psycopg.Connection, config: Config, party: str, sipol_rows: Mapping[str, int] | None = None) -> Report:
     """Read a party's state.
+
+    Args:
+        sipol_rows: how many rows Sipol says it has, by entity.
 
     Raises:
         ConfigError, UsageError: there is no such party; it was never started.
@@ -207,7 +241,12 @@ def report(conn: psycopg.Connection, config: Config, party: str) -> Report:
         with conn.cursor(row_factory=class_row(Regency)) as cursor:
             regencies = tuple(cursor.execute(_REGENCIES, values).fetchall())
         with conn.cursor(row_factory=class_row(Freshness)) as cursor:
-            freshness = tuple(cursor.execute(_FRESHNESS, values).fetchall())
+            found = cursor.execute(_FRESHNESS, values).fetchall()
+        freshness = tuple(replace(one, sipol_rows=(sipol_rows or {}).get(one.entity)) for one in found)
+        with conn.cursor(row_factory=class_row(Unmapped)) as cursor:
+            unmapped = tuple(cursor.execute(_UNMAPPED, values).fetchall())
+        with conn.cursor(row_factory=class_row(Documents)) as cursor:
+            documents = tuple(cursor.execute(_DOCUMENTS, values).fetchall())
         with conn.cursor(row_factory=class_row(Stage)) as cursor:
             stages = tuple(cursor.execute(_STAGES).fetchall())
         provinces = _provinces(conn.execute(_PROVINCES, values).fetchall(), regencies)
@@ -224,6 +263,8 @@ def report(conn: psycopg.Connection, config: Config, party: str) -> Report:
             regencies=_by_cushion(regencies),
             elsewhere=head[5],
             refusals=tuple(_refusals(conn, values)),
+            unmapped=unmapped,
+            documents=documents,
             freshness=freshness,
             stages=stages,
             daemon=_one(conn, _DAEMON, values),
@@ -382,11 +423,29 @@ _FRESHNESS = b"""
 select e.entity, e.state, e.reason, e.last_batch_at, e.live_rows,
        (select count(*) from staging.karantina k
          where k.parpol_id = %(parpol_id)s and k.entity = e.entity) as refused_rows,
-       r.view_rows, r.ended_at as view_counted_at, e.mapping_version
+       r.view_rows, r.ended_at as view_counted_at, e.mapping_version,
+       coalesce(d.added, 0)::bigint as added_day, coalesce(d.changed, 0)::bigint as changed_day,
+       coalesce(d.removed, 0)::bigint as removed_day
   from connector.entity e
+  left join (select entity, sum(inserted) as added, sum(updated) as changed, sum(deleted) as removed
+               from staging.sync_batch
+              where party = %(party)s and ended_at > now() - interval '24 hours' group by entity) d using (entity)
   left join lateral (select view_rows, ended_at from connector.reconcile r
                       where r.party = e.party and r.entity = e.entity order by r.id desc limit 1) r on true
  where e.party = %(party)s order by e.entity
+"""
+
+_UNMAPPED = b"""
+select entity, column_name as column, reason, count(*) as rows
+  from staging.karantina, unnest(reasons, columns) as told (reason, column_name)
+ where parpol_id = %(parpol_id)s and column_name <> ''
+   and reason in ('CODE_UNKNOWN', 'REGION_UNKNOWN', 'REGION_AMBIGUOUS')
+ group by 1, 2, 3 order by 4 desc, 1, 2, 3
+"""
+
+_DOCUMENTS = b"""
+select jenis, count(*) as ada, count(*) filter (where tersedia) as tersedia
+  from staging.dokumen where parpol_id = %(parpol_id)s and dihapus_pada is null group by jenis order by jenis
 """
 
 _STAGES = b"""

@@ -39,6 +39,8 @@ def page(report: Report) -> str:
         chart(report.regencies),
         _regencies(report.regencies),
         _refusals(report),
+        _unmapped(report),
+        _documents(report),
         _freshness(report),
         _receipt(report),
     ]
@@ -174,12 +176,32 @@ def _freshness(report: Report) -> str:
     rows = [
         (
             one.entity, one.state if one.reason is None else f"{one.state} ({one.reason})", _time(one.last_batch_at),
-            one.view_rows, _time(one.view_counted_at), one.live_rows, one.refused_rows, one.mapping_version,
+            one.view_rows, _time(one.view_counted_at), one.live_rows, one.refused_rows, one.sipol_rows, one.added_day,
+            one.changed_day, one.removed_day, one.mapping_version,
         )
         for one in report.freshness
     ]  # fmt: skip
-    columns = ("entitas", "keadaan", "batch terakhir", "baris view", "dihitung", "diterima", "ditolak", "pemetaan")
-    return "<h2>Kemutakhiran dan tiga hitungan</h2>" + _table(columns, rows, (3, 5, 6))
+    columns = (
+        "entitas", "keadaan", "batch terakhir", "baris view", "dihitung", "diterima", "ditolak", "di Sipol",
+        "masuk 24 jam", "berubah", "keluar", "pemetaan",
+    )  # fmt: skip
+    return "<h2>Kemutakhiran dan tiga hitungan</h2>" + _table(columns, rows, (3, 5, 6, 7, 8, 9, 10))
+
+
+def _unmapped(report: Report) -> str:
+    if not report.unmapped:
+        return ""
+    rows = [(one.entity, one.column, one.reason, one.rows) for one in report.unmapped]
+    return "<h2>Kode dan wilayah yang tidak dikenal pemetaan</h2>" + _table(
+        ("entitas", "kolom", "alasan", "baris"), rows, (3,)
+    )
+
+
+def _documents(report: Report) -> str:
+    if not report.documents:
+        return ""
+    rows = [(one.jenis, one.ada, one.tersedia) for one in report.documents]
+    return "<h2>Dokumen</h2>" + _table(("jenis", "tercatat", "berkas tersedia"), rows, (1, 2))
 
 
 def _receipt(report: Report) -> str:

@@ -179,3 +179,41 @@ def test_a_party_that_was_never_started_is_told_so(connector: CommandLine, conn:
 )
 def test_samples_are_krejcie_s_and_morgan_s(population: int, sample: int) -> None:
     assert krejcie_morgan(population) == sample
+
+
+def test_what_the_last_day_brought_is_counted_beside_the_view_and_sipol(
+    conn: psycopg.Connection, connector: CommandLine
+) -> None:
+    conn.execute("update connector.entity set live_rows = 860 where entity = 'anggota'")
+    conn.execute(
+        "insert into staging.sync_batch (party, parpol_id, entity, kind, signalled, read, inserted, updated, deleted,"
+        " started_at, ended_at)"
+        " select 'alfa', 1, 'anggota', 'signals', 9, 7, 5, 2, 2, at, at"
+        " from (values (now()), (now() - interval '2 days')) t (at)"
+    )
+    answer = connector.json("readiness", "alfa", "--sipol", "anggota=861")
+    (one,) = answer["result"]["freshness"]
+    assert (one["added_day"], one["changed_day"], one["removed_day"]) == (5, 2, 2), "of one day, not of two"
+    assert (one["live_rows"], one["sipol_rows"]) == (860, 861)
+    assert "Sipol has another count of anggota" in answer["summary"]
+    assert "Sipol" not in connector.json("readiness", "alfa", "--sipol", "anggota=860")["summary"]
+    assert "no count of an entity" in connector.json("readiness", "alfa", "--sipol", "kader=1", code=2)["summary"]
+
+
+def test_codes_and_regions_without_a_meaning_and_documents_are_told_by_kind(
+    conn: psycopg.Connection, connector: CommandLine
+) -> None:
+    conn.execute(
+        "insert into staging.karantina (parpol_id, entity, source_key, sync_batch_id, reasons, columns)"
+        " select 1, 'anggota', n::text, 1, '{CODE_UNKNOWN,NIK_FORMAT}', '{jenis_kelamin,nik}'"
+        " from generate_series(1, 3) n"
+    )
+    conn.execute("create table staging.dokumen_p1 partition of staging.dokumen for values in (1)")
+    conn.execute(
+        "insert into staging.dokumen (parpol_id, source_key, jenis, pemilik_entity, pemilik_source_key, tersedia,"
+        " row_hash, mapping_version, sync_batch_id, read_position, staged_at)"
+        f" select 1, n::text, 'SK', 'kepengurusan', '1', n = 1, {BOOKKEEPING} from generate_series(1, 2) n".encode()
+    )
+    result = told(connector)
+    assert result["unmapped"] == [{"entity": "anggota", "column": "jenis_kelamin", "reason": "CODE_UNKNOWN", "rows": 3}]
+    assert result["documents"] == [{"jenis": "SK", "ada": 2, "tersedia": 1}]
