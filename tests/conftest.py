@@ -13,6 +13,7 @@ import pytest
 from jvm import pg_tcp
 from mariadb import maria_database, mariadb
 from psycopg import sql
+from workbench import wait_until
 
 from connector.embedded import Server, system_binaries, wheel_binaries
 from connector.errors import EnvironmentMissing
@@ -83,8 +84,17 @@ _counter = iter(range(1_000_000))
 
 def new_database(server: Server, prefix: str, template: str = "template0") -> str:
     name = f"{prefix}_{next(_counter)}"
+    statement = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
     with psycopg.connect(server.dsn(), autocommit=True) as conn:
-        conn.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
+
+        def made() -> bool:
+            try:
+                conn.execute(statement)
+            except psycopg.errors.ObjectInUse:
+                return False  # the server's autovacuum is in the template just now
+            return True
+
+        wait_until(made, f"{name} is made from {template}")
     return name
 
 

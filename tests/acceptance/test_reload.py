@@ -74,7 +74,7 @@ def test_a_party_is_added_and_one_is_changed_and_the_others_are_not_touched(
     bench.check("satu")
     assert [line["pid"] for line in daemon.named("worker_started", "satu")] == [pid]
     (told,) = daemon.named("configuration_reloaded")
-    assert (told["added"], told["changed"], told["removed"]) == (["tiga"], ["dua"], [])
+    assert (told["added"], told["changed"], told["removed"]) == (["tiga"], ["dua", "jobs"], [])
     assert [line["exit_code"] for line in daemon.named("worker_retired", "dua")] == [0]
     # And gone again: its worker ends, the rest goes on.
     del bench.parties["tiga"]

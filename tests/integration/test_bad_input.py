@@ -12,13 +12,15 @@ from connector.embedded import Server
 from connector.ops.refusal_sheet import harmless
 from connector.staging import session
 from connector.view.blocks import BadRow, check
+from tests.conftest import drop_database, new_database
 
 
 @pytest.fixture(scope="module")
 def mapper(staging_server: Server, staging_template: str) -> Iterator[Mapper]:
-    # Nothing is written: the template itself will do.
-    with session.connect(staging_server.dsn(staging_template)) as conn:
+    name = new_database(staging_server, "mapper", staging_template)
+    with session.connect(staging_server.dsn(name)) as conn:
         yield Mapper(conn)
+    drop_database(staging_server, name)
 
 
 @pytest.mark.parametrize("rule", ["nik", "{from: nik, digits: true}"])
